@@ -1,0 +1,219 @@
+"""llamazoo: decoder language models from parts that anybody can add.
+
+The public names are resolved on first use, so that importing the package, or its command line, does not import torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llamazoo.build import build_model, load_model, save_model
+    from llamazoo.contract.component import Component, LayerSpec, Part, Site
+    from llamazoo.contract.draw import Draw, Init
+    from llamazoo.contract.kernel import Kernel, Visible
+    from llamazoo.contract.kinds import Activation, Attention, Block, Embedding, FeedForward, Head, Norm, Place, Position
+    from llamazoo.contract.options import ComponentOptions
+    from llamazoo.contract.split import Column, Row
+    from llamazoo.contract.state import KeyValueState, State
+    from llamazoo.contract.step import Losses, Step
+    from llamazoo.cost import Description, describe
+    from llamazoo.decoder import Decoder, DecoderState
+    from llamazoo.errors import (
+        CannotRewind,
+        ConformanceError,
+        ContextLengthError,
+        DuplicateComponentError,
+        InputError,
+        KernelError,
+        LlamazooError,
+        NonFiniteError,
+        PathEscapeError,
+        PluginError,
+        ResourceLimitError,
+        SamplingError,
+        SaveError,
+        SpecError,
+        StateError,
+        TokenizerError,
+        UnknownComponentError,
+        UnsupportedError,
+        WeightsError,
+    )
+    from llamazoo.generation.generate import Generation, Piece, generate, stream
+    from llamazoo.generation.tokenizer import Tokenizer, load_tokenizer
+    from llamazoo.hooks import hookimpl
+    from llamazoo.registry import Registry, default_registry
+    from llamazoo.spec.architecture import ArchitectureSpec
+    from llamazoo.spec.compose import load_spec, zoo_names
+    from llamazoo.spec.part import (
+        ActivationPart,
+        AttentionPart,
+        BlockPart,
+        EmbeddingPart,
+        FeedForwardPart,
+        HeadPart,
+        KernelPart,
+        NormPart,
+        PositionPart,
+        part,
+    )
+    from llamazoo.weights.checkpoint import Checkpoint, Format
+    from llamazoo.weights.load import LoadReport
+    from llamazoo.weights.rule import Drop, Fuse, Permute, Rename, Rule, Split, Transpose
+    from llamazoo.weights.store import Store
+
+__all__ = [
+    "Activation",
+    "ActivationPart",
+    "ArchitectureSpec",
+    "Attention",
+    "AttentionPart",
+    "Block",
+    "BlockPart",
+    "CannotRewind",
+    "Checkpoint",
+    "Column",
+    "Component",
+    "ComponentOptions",
+    "ConformanceError",
+    "ContextLengthError",
+    "Decoder",
+    "DecoderState",
+    "Description",
+    "Draw",
+    "Drop",
+    "DuplicateComponentError",
+    "Embedding",
+    "EmbeddingPart",
+    "FeedForward",
+    "FeedForwardPart",
+    "Format",
+    "Fuse",
+    "Generation",
+    "Head",
+    "HeadPart",
+    "Init",
+    "InputError",
+    "Kernel",
+    "KernelError",
+    "KernelPart",
+    "KeyValueState",
+    "LayerSpec",
+    "LlamazooError",
+    "LoadReport",
+    "Losses",
+    "NonFiniteError",
+    "Norm",
+    "NormPart",
+    "Part",
+    "PathEscapeError",
+    "Permute",
+    "Piece",
+    "Place",
+    "PluginError",
+    "Position",
+    "PositionPart",
+    "Registry",
+    "Rename",
+    "ResourceLimitError",
+    "Row",
+    "Rule",
+    "SamplingError",
+    "SaveError",
+    "Site",
+    "SpecError",
+    "Split",
+    "State",
+    "StateError",
+    "Step",
+    "Store",
+    "Tokenizer",
+    "TokenizerError",
+    "Transpose",
+    "UnknownComponentError",
+    "UnsupportedError",
+    "Visible",
+    "WeightsError",
+    "build_model",
+    "default_registry",
+    "describe",
+    "generate",
+    "hookimpl",
+    "load_model",
+    "load_spec",
+    "load_tokenizer",
+    "part",
+    "save_model",
+    "stream",
+    "zoo_names",
+]
+
+_HOMES = {
+    "llamazoo.build": ("build_model", "load_model", "save_model"),
+    "llamazoo.contract.component": ("Component", "LayerSpec", "Part", "Site"),
+    "llamazoo.contract.draw": ("Draw", "Init"),
+    "llamazoo.contract.kernel": ("Kernel", "Visible"),
+    "llamazoo.contract.kinds": ("Activation", "Attention", "Block", "Embedding", "FeedForward", "Head", "Norm", "Place", "Position"),
+    "llamazoo.contract.options": ("ComponentOptions",),
+    "llamazoo.contract.split": ("Column", "Row"),
+    "llamazoo.contract.state": ("KeyValueState", "State"),
+    "llamazoo.contract.step": ("Losses", "Step"),
+    "llamazoo.decoder": ("Decoder", "DecoderState"),
+    "llamazoo.cost": ("Description", "describe"),
+    "llamazoo.errors": (
+        "CannotRewind",
+        "ConformanceError",
+        "ContextLengthError",
+        "DuplicateComponentError",
+        "InputError",
+        "KernelError",
+        "LlamazooError",
+        "NonFiniteError",
+        "PathEscapeError",
+        "PluginError",
+        "ResourceLimitError",
+        "SamplingError",
+        "SaveError",
+        "SpecError",
+        "StateError",
+        "TokenizerError",
+        "UnknownComponentError",
+        "UnsupportedError",
+        "WeightsError",
+    ),
+    "llamazoo.generation.generate": ("Generation", "Piece", "generate", "stream"),
+    "llamazoo.generation.tokenizer": ("Tokenizer", "load_tokenizer"),
+    "llamazoo.hooks": ("hookimpl",),
+    "llamazoo.registry": ("Registry", "default_registry"),
+    "llamazoo.spec.architecture": ("ArchitectureSpec",),
+    "llamazoo.spec.compose": ("load_spec", "zoo_names"),
+    "llamazoo.spec.part": (
+        "ActivationPart",
+        "AttentionPart",
+        "BlockPart",
+        "EmbeddingPart",
+        "FeedForwardPart",
+        "HeadPart",
+        "KernelPart",
+        "NormPart",
+        "PositionPart",
+        "part",
+    ),
+    "llamazoo.weights.checkpoint": ("Checkpoint", "Format"),
+    "llamazoo.weights.load": ("LoadReport",),
+    "llamazoo.weights.rule": ("Drop", "Fuse", "Permute", "Rename", "Rule", "Split", "Transpose"),
+    "llamazoo.weights.store": ("Store",),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"llamazoo has no {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

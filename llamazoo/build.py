@@ -1,0 +1,151 @@
+"""From a spec to a model: modules on the meta device, then values or weights, on a device."""
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from llamazoo.contract.component import Component
+from llamazoo.contract.draw import Draw
+from llamazoo.cost import check_budget, dtype_of
+from llamazoo.decoder import Decoder
+from llamazoo.errors import LlamazooError, SaveError, SpecError, UnsupportedError, WeightsError
+from llamazoo.registry import Registry, default_registry
+from llamazoo.spec.compose import SpecLike, load_spec
+from llamazoo.weights.checkpoint import Checkpoint, open_checkpoint
+from llamazoo.weights.load import load_weights
+from llamazoo.weights.save import save_folder
+
+__all__ = ["build_model", "load_model", "reset", "save_model"]
+
+Device = torch.device | str | int
+
+
+def build_model(
+    spec: SpecLike,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    weights: str | PathLike[str] | None = None,
+    device: Device | None = None,
+    dtype: torch.dtype | None = None,
+    mesh: Any = None,
+    registry: Registry | None = None,
+    budget: int | str | None = None,
+) -> Decoder:
+    """A model of this spec: a zoo name, a file, a map or an ArchitectureSpec, with `overrides` merged over it.
+
+    Fresh values come from the spec's `init`; `weights`, a model's folder of any format, is loaded instead, all of it or
+    nothing. `dtype` is the argument, else the spec's, else PyTorch's default; so is `device`. Weights larger than
+    `budget` ("8GB"), or than the device's memory, raise ResourceLimitError before anything is allocated.
+    """
+    _refuse_mesh(mesh)
+    found = load_spec(spec, overrides, registry=registry)
+    if weights is not None:
+        checkpoint = open_checkpoint(Path(weights), registry or default_registry())
+        return _load(found, checkpoint, device, dtype, partial=False, budget=budget)
+    target, dtype = _device(device), dtype_of(found, dtype)
+    model = _shapes(found, target, dtype, budget)
+    if target.type == "meta":
+        return model
+    model.to_empty(device=target)
+    model.link()
+    reset(model)
+    return model
+
+
+def load_model(
+    folder: str | PathLike[str],
+    *,
+    device: Device | None = None,
+    dtype: torch.dtype | None = None,
+    mesh: Any = None,
+    partial: bool = False,
+    registry: Registry | None = None,
+    budget: int | str | None = None,
+) -> Decoder:
+    """The model in a folder of ours, of Hugging Face, or of Meta; the folder tells which.
+
+    Every tensor must be there, fit and be used, or WeightsError lists all that do not and nothing is loaded. With
+    `partial`, what is missing keeps fresh values, and `model.load_report` says what was and what was not loaded.
+    """
+    _refuse_mesh(mesh)
+    checkpoint = open_checkpoint(Path(folder), registry or default_registry())
+    return _load(checkpoint.spec, checkpoint, device, dtype, partial=partial, budget=budget)
+
+
+def save_model(model: Decoder, folder: str | PathLike[str], *, format: str = "native", tokenizer: Any = None) -> None:  # noqa: A002
+    """Write a model, and its tokenizer, into a new folder: `native` takes any spec; `hf` and `meta` what those can express.
+
+    The folder appears whole or not at all. Raises SaveError if something is in the way, WeightsError naming the part that
+    the format cannot express.
+    """
+    if any(p.is_meta for p in model.parameters()):
+        raise SaveError("a model on the meta device has no weights to save")
+    target = default_registry().format(format)
+    save_folder(Path(folder), lambda draft: target.write(model, draft), tokenizer)
+
+
+def _load(
+    spec: Any, checkpoint: Checkpoint, device: Device | None, dtype: torch.dtype | None, *, partial: bool, budget: int | str | None
+) -> Decoder:
+    target, dtype = _device(device), dtype_of(spec, dtype)
+    try:
+        model = _shapes(spec, target, dtype, budget)
+    except SpecError as error:
+        raise WeightsError(f"{checkpoint.folder}: its configuration cannot be built: {error}") from error
+    if target.type == "meta":
+        return model
+    report = load_weights(model, checkpoint, target, partial=partial)
+    compute(model, target)
+    model.link()
+    if report.missing:
+        reset(model, only=set(report.missing))
+    model.load_report = report
+    return model
+
+
+def _shapes(spec: Any, device: torch.device, dtype: torch.dtype, budget: int | str | None) -> Decoder:
+    check_budget(spec, device, dtype, budget)
+    with torch.device("meta"):
+        model = Decoder(spec).to(dtype)
+    model.link()
+    return model
+
+
+def reset(model: Decoder, only: set[str] | None = None) -> None:
+    """Give every parameter, or `only` some, its first value, and fill every buffer; a parameter that no component draws is an error."""
+    paths = {id(p): name for name, p in model.named_parameters()}
+    components = [m for m in model.modules() if isinstance(m, Component)]
+    draw = Draw(model.spec.init, model.spec.n_layers, paths, only)
+    with ThreadPoolExecutor(max(1, torch.get_num_threads())) as pool:
+        # Drawing is one thread's work per parameter and every parameter has its own generator, so the order does not matter.
+        list(pool.map(lambda component: component.reset(draw), components))
+    left = sorted(set(paths.values()) - draw.drawn)
+    if left:
+        owner = type(model.get_submodule(left[0].rpartition(".")[0])).__name__
+        raise LlamazooError(f"no component gave a value to {', '.join(left)} (in {owner}); draw it in the component's reset()")
+    for component in components:
+        component.refill()
+
+
+def compute(model: nn.Module, device: torch.device) -> None:
+    """Move buffers that still have no data to `device`, and fill them."""
+    for module in model.modules():
+        for name, buffer in module._buffers.items():
+            if buffer is not None and buffer.is_meta:
+                module._buffers[name] = torch.empty_like(buffer, device=device)
+        if isinstance(module, Component):
+            module.refill()
+
+
+def _device(device: Device | None) -> torch.device:
+    return torch.get_default_device() if device is None else torch.device(device)
+
+
+def _refuse_mesh(mesh: Any) -> None:
+    if mesh is not None:
+        raise UnsupportedError("models are not yet divided among processes: leave `mesh` at None")

@@ -1,0 +1,1 @@
+"""Attention: what moves information between tokens."""

@@ -1,0 +1,146 @@
+"""Attention kernels.
+
+b batch, t queries, s keys, h heads, k key/value heads, e head width.
+"""
+
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from llamazoo.contract.component import Site, as_wide_as_float32
+from llamazoo.contract.kernel import Kernel, Visible
+from llamazoo.contract.options import ComponentOptions
+from llamazoo.errors import KernelError, SpecError
+from llamazoo.spec.part import KernelPart
+
+__all__ = ["SDPA", "Auto", "Eager"]
+
+
+class Eager(Kernel):
+    """softmax(q k^T scale + bias) v, written out, with softmax in at least float32. Vaswani et al. 2017, eq. 1."""
+
+    name = "eager"
+
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        visible: Visible,
+        bias: Tensor | None = None,
+        sinks: Tensor | None = None,
+        softcap: float | None = None,
+        scale: float,
+    ) -> Tensor:
+        b, h, t, e = q.shape
+        groups = k.shape[1]
+        per_group = as_wide_as_float32(q).reshape(b, groups, -1, e)  # [b k h/k*t e]: a key head serves its queries without being copied
+        scores = (per_group @ as_wide_as_float32(k).transpose(-1, -2)).view(b, h, t, -1) * scale
+        if softcap is not None:
+            scores = softcap * torch.tanh(scores / softcap)
+        if bias is not None:
+            scores = scores + bias
+        # The lowest number, not minus infinity: a padding row, which sees nothing, must not become NaN.
+        scores = scores.masked_fill(~visible.mask(), torch.finfo(scores.dtype).min)
+        if sinks is not None:
+            scores = torch.cat((scores, sinks.to(scores)[:, None, None].expand(b, h, t, 1)), -1)
+        weights = scores.softmax(-1)
+        if sinks is not None:
+            weights = weights[..., :-1]
+        y = weights.reshape(b, groups, -1, k.shape[2]) @ as_wide_as_float32(v)
+        return y.view(b, h, t, -1).type_as(q)
+
+
+class SDPA(Kernel):
+    """The same through torch.nn.functional.scaled_dot_product_attention: the fused kernels of PyTorch. Dao 2023 (FlashAttention-2)."""
+
+    name = "sdpa"
+
+    def refuses(self, *, bias: bool, sinks: bool, softcap: float | None, q: Tensor | None = None) -> str | None:
+        if softcap is not None:
+            return "scaled_dot_product_attention cannot cap scores"
+        if sinks:
+            return "scaled_dot_product_attention has no attention sinks"
+        if bias and q is not None and q.device.type != "cpu" and q.dtype in (torch.bfloat16, torch.float16):
+            return f"on {q.device.type} it would round the bias to {q.dtype}, which cannot tell far distances apart"
+        return None
+
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        visible: Visible,
+        bias: Tensor | None = None,
+        sinks: Tensor | None = None,
+        softcap: float | None = None,
+        scale: float,
+    ) -> Tensor:
+        reason = self.refuses(bias=bias is not None, sinks=sinks is not None, softcap=softcap, q=q)
+        if reason is not None:
+            raise KernelError(f"the kernel 'sdpa' refuses this call: {reason}; use `kernel: auto` or `kernel: eager`")
+        pattern, mask = visible.pattern, None
+        if bias is not None:
+            mask = bias if pattern == "all" else bias.masked_fill(~visible.mask(), float("-inf"))
+        elif pattern == "mask":
+            mask = visible.additive(q.dtype)
+        causal = pattern == "causal" and mask is None
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=q.shape[1] != k.shape[1])
+
+
+class Auto(Kernel):
+    """The first of the candidates that does not refuse the call."""
+
+    name = "auto"
+
+    class Options(ComponentOptions):
+        candidates: Annotated[list[KernelPart], Field(min_length=1)] = Field(["sdpa", "eager"], validate_default=True)
+
+    @classmethod
+    def check(cls, options: Options, site: Site) -> None:
+        if any(part.component is cls for part in options.candidates):
+            raise SpecError("auto cannot be its own candidate")
+
+    def __init__(self, options: Options, site: Site) -> None:
+        super().__init__(options, site)
+        self.candidates = torch.nn.ModuleList(site.build(part) for part in options.candidates)
+
+    def refuses(self, *, bias: bool, sinks: bool, softcap: float | None, q: Tensor | None = None) -> str | None:
+        reasons = []
+        for kernel in self.candidates:
+            assert isinstance(kernel, Kernel)
+            reason = kernel.refuses(bias=bias, sinks=sinks, softcap=softcap, q=q)
+            if reason is None:
+                return None
+            reasons.append(f"{kernel.name}: {reason}")
+        return "; ".join(reasons)
+
+    def choose(self, *, bias: bool, sinks: bool, softcap: float | None, q: Tensor | None = None) -> Kernel:
+        for kernel in self.candidates:
+            assert isinstance(kernel, Kernel)
+            if kernel.refuses(bias=bias, sinks=sinks, softcap=softcap, q=q) is None:
+                return kernel
+        raise KernelError(
+            f"every candidate of the kernel 'auto' refuses this call: {self.refuses(bias=bias, sinks=sinks, softcap=softcap, q=q)}"
+        )
+
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        visible: Visible,
+        bias: Tensor | None = None,
+        sinks: Tensor | None = None,
+        softcap: float | None = None,
+        scale: float,
+    ) -> Tensor:
+        kernel = self.choose(bias=bias is not None, sinks=sinks is not None, softcap=softcap, q=q)
+        y: Tensor = kernel(q, k, v, visible=visible, bias=bias, sinks=sinks, softcap=softcap, scale=scale)
+        return y

@@ -1,0 +1,99 @@
+"""Causal attention over heads of keys and values, with a cache.
+
+b batch, t tokens of this call, d model width, h heads, k key/value heads, e head width.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from llamazoo.contract.component import Site, refuse
+from llamazoo.contract.draw import Draw
+from llamazoo.contract.kernel import Kernel, Visible
+from llamazoo.contract.kinds import Attention, Norm
+from llamazoo.contract.options import ComponentOptions, Positive, Size
+from llamazoo.contract.split import Column, Row, Split
+from llamazoo.contract.state import KeyValueState
+from llamazoo.contract.step import Step
+from llamazoo.spec.part import KernelPart, NormPart, part
+
+__all__ = ["Multihead"]
+
+
+class Multihead(Attention):
+    """Multi-head attention; grouped-query with fewer key/value heads. Vaswani et al. 2017, section 3.2.2; Ainslie et al. 2023."""
+
+    name = "multihead"
+    honours = frozenset({"rotate", "bias"})
+
+    class Options(ComponentOptions):
+        n_kv_heads: Size | None = None
+        qkv_bias: bool = False
+        out_bias: bool = False
+        qk_norm: NormPart | None = None  # over each head, before the position acts. Dehghani et al. 2023, section 2
+        softcap: Positive | None = None  # Gemma 2, 2024, section 2
+        window: Size | None = None  # a token sees itself and the window - 1 before it. Beltagy et al. 2020, section 3.1
+        scale: Positive | None = None  # 1 / sqrt(e) unless given
+        kernel: KernelPart = part("auto")
+
+    @classmethod
+    def check(cls, options: Options, site: Site) -> None:
+        super().check(options, site)
+        heads, kv = site.n_heads, options.n_kv_heads or site.n_kv_heads
+        if heads % kv:
+            divisors = [n for n in range(1, min(heads, 1024) + 1) if heads % n == 0]
+            raise refuse("n_kv_heads", f"{kv} key/value heads (n_kv_heads) do not divide {heads} heads (n_heads); use one of {divisors}")
+        kernel: Kernel = site.build(options.kernel)
+        reason = kernel.refuses(bias=False, sinks=False, softcap=options.softcap)
+        if reason is not None:
+            raise refuse("kernel", f"{options.kernel.type} cannot compute this attention: {reason}; use auto or eager")
+
+    def __init__(self, options: Options, site: Site) -> None:
+        super().__init__(options, site)
+        heads, kv = site.n_heads, options.n_kv_heads or site.n_kv_heads
+        width = site.head_dim
+        self.head_dim, self.n_kv_heads, self.place = width, kv, site.place
+        self.q = nn.Linear(site.dim, heads * width, bias=options.qkv_bias)
+        self.k = nn.Linear(site.dim, kv * width, bias=options.qkv_bias)
+        self.v = nn.Linear(site.dim, kv * width, bias=options.qkv_bias)
+        self.o = nn.Linear(heads * width, site.dim, bias=options.out_bias)
+        self.q_norm: Norm | None = site.build(options.qk_norm, dim=width) if options.qk_norm else None
+        self.k_norm: Norm | None = site.build(options.qk_norm, dim=width) if options.qk_norm else None
+        self.softcap, self.window = options.softcap, options.window
+        self.scale = 1 / math.sqrt(width) if options.scale is None else options.scale
+        self.kernel: Kernel = site.build(options.kernel)
+
+    def reset(self, draw: Draw) -> None:
+        for layer in (self.q, self.k, self.v):
+            draw.normal(layer.weight)
+            draw.zeros(layer.bias)
+        draw.residual(self.o.weight)
+        draw.zeros(self.o.bias)
+
+    def forward(self, x: Tensor, step: Step, state: KeyValueState | None) -> Tensor:  # type: ignore[override]  # [b t d] -> [b t d]
+        q, k, v = (self.heads(layer(x)) for layer in (self.q, self.k, self.v))
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        q, k = self.place.rotate(q, k, step)
+        if state is None:
+            visible = Visible(step, window=self.window)
+        else:
+            k, v, visible = state.extend(k, v, step)
+        y = self.kernel(q, k, v, visible=visible, bias=self.place.bias(visible), softcap=self.softcap, scale=self.scale)
+        return self.o(y.transpose(1, 2).flatten(2))
+
+    def heads(self, x: Tensor) -> Tensor:
+        # The number of heads is read from the tensor: a process that holds a share of them needs no other code.
+        return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # [b t h*e] -> [b h t e]
+
+    def new_state(self, batch: int, capacity: int, *, chunk: int, device: torch.device, dtype: torch.dtype) -> KeyValueState:
+        return KeyValueState(batch, capacity, self.n_kv_heads, self.head_dim, window=self.window, chunk=chunk, device=device, dtype=dtype)
+
+    def flops(self, context: int) -> int:
+        seen = context if self.window is None else min(context, self.window)
+        return super().flops(context) + 4 * self.q.out_features * seen  # q k^T, and the weights times v
+
+    def splits(self) -> dict[str, Split]:
+        e = self.head_dim
+        return {"q": Column(e), "k": Column(e), "v": Column(e), "o": Row(e)}

@@ -1,0 +1,88 @@
+"""Blocks: how attention and feed-forward, with their norms, make one layer.
+
+b batch, t tokens, d model width.
+"""
+
+from torch import Tensor
+
+from llamazoo.contract.component import LayerSpec, Site
+from llamazoo.contract.kinds import Attention, Block, FeedForward, Norm
+from llamazoo.contract.options import ComponentOptions
+from llamazoo.contract.state import State
+from llamazoo.contract.step import Step
+
+__all__ = ["Parallel", "PostNorm", "PreNorm", "Sandwich"]
+
+
+class PreNorm(Block):
+    """x + attention(norm(x)), then x + feed_forward(norm(x)). Radford et al. 2019, section 2.3; Xiong et al. 2020."""
+
+    name = "prenorm"
+
+    def __init__(self, options: ComponentOptions, site: Site, layer: LayerSpec) -> None:
+        super().__init__(options, site, layer)
+        self.attention_norm: Norm = site.build(layer.norm)
+        self.attention: Attention = site.build(layer.attention)
+        self.feed_forward_norm: Norm = site.build(layer.norm)
+        self.feed_forward: FeedForward = site.build(layer.feed_forward)
+
+    def forward(self, x: Tensor, step: Step, state: State | None) -> Tensor:
+        x = x + self.attention(self.attention_norm(x), step, state)
+        return x + self.feed_forward(self.feed_forward_norm(x), step)
+
+
+class PostNorm(Block):
+    """norm(x + attention(x)), then norm(x + feed_forward(x)). Vaswani et al. 2017, section 3.1."""
+
+    name = "postnorm"
+
+    def __init__(self, options: ComponentOptions, site: Site, layer: LayerSpec) -> None:
+        super().__init__(options, site, layer)
+        self.attention: Attention = site.build(layer.attention)
+        self.attention_norm: Norm = site.build(layer.norm)
+        self.feed_forward: FeedForward = site.build(layer.feed_forward)
+        self.feed_forward_norm: Norm = site.build(layer.norm)
+
+    def forward(self, x: Tensor, step: Step, state: State | None) -> Tensor:
+        x = self.attention_norm(x + self.attention(x, step, state))
+        return self.feed_forward_norm(x + self.feed_forward(x, step))
+
+
+class Sandwich(Block):
+    """x + norm(attention(norm(x))), then x + norm(feed_forward(norm(x))). Ding et al. 2021 (CogView), section 2.4; Gemma 2."""
+
+    name = "sandwich"
+
+    def __init__(self, options: ComponentOptions, site: Site, layer: LayerSpec) -> None:
+        super().__init__(options, site, layer)
+        self.attention_norm: Norm = site.build(layer.norm)
+        self.attention: Attention = site.build(layer.attention)
+        self.attention_post_norm: Norm = site.build(layer.norm)
+        self.feed_forward_norm: Norm = site.build(layer.norm)
+        self.feed_forward: FeedForward = site.build(layer.feed_forward)
+        self.feed_forward_post_norm: Norm = site.build(layer.norm)
+
+    def forward(self, x: Tensor, step: Step, state: State | None) -> Tensor:
+        x = x + self.attention_post_norm(self.attention(self.attention_norm(x), step, state))
+        return x + self.feed_forward_post_norm(self.feed_forward(self.feed_forward_norm(x), step))
+
+
+class Parallel(Block):
+    """x + attention(norm(x)) + feed_forward(norm(x)), each with its own norm or both with one. Wang & Komatsuzaki 2021 (GPT-J)."""
+
+    name = "parallel"
+
+    class Options(ComponentOptions):
+        shared_norm: bool = False
+
+    def __init__(self, options: Options, site: Site, layer: LayerSpec) -> None:
+        super().__init__(options, site, layer)
+        self.attention_norm: Norm = site.build(layer.norm)
+        self.attention: Attention = site.build(layer.attention)
+        self.feed_forward_norm: Norm | None = None if options.shared_norm else site.build(layer.norm)
+        self.feed_forward: FeedForward = site.build(layer.feed_forward)
+
+    def forward(self, x: Tensor, step: Step, state: State | None) -> Tensor:
+        seen = self.attention_norm(x)
+        other = seen if self.feed_forward_norm is None else self.feed_forward_norm(x)
+        return x + self.attention(seen, step, state) + self.feed_forward(other, step)

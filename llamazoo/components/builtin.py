@@ -1,0 +1,33 @@
+"""llamazoo's own plugin: all built-in parts, entering by the door that is open to everybody."""
+
+from collections.abc import Iterable
+
+from llamazoo.components import activation, block, embedding, feed_forward, head, norm
+from llamazoo.components.attention import kernels, multihead
+from llamazoo.components.position import absolute, bias, rope
+from llamazoo.contract.component import Component
+from llamazoo.hooks import hookimpl
+from llamazoo.weights.checkpoint import Format
+from llamazoo.weights.formats import hf, meta, native
+
+__all__ = ["llamazoo_components", "llamazoo_formats"]
+
+
+@hookimpl
+def llamazoo_components() -> Iterable[type[Component]]:
+    return [
+        *(norm.RMSNorm, norm.LayerNorm, norm.NoNorm),
+        *(activation.SiLU, activation.GELU, activation.ReLU, activation.SquaredReLU, activation.Sigmoid, activation.Identity),
+        *(feed_forward.GatedFeedForward, feed_forward.MLP),
+        *(rope.RoPE, absolute.Learned, absolute.Sinusoidal, absolute.NoPosition, bias.ALiBi, bias.T5),
+        *(kernels.Eager, kernels.SDPA, kernels.Auto),
+        multihead.Multihead,
+        *(block.PreNorm, block.PostNorm, block.Sandwich, block.Parallel),
+        embedding.Table,
+        head.LinearHead,
+    ]
+
+
+@hookimpl
+def llamazoo_formats() -> Iterable[type[Format]]:
+    return [native.Native, hf.HuggingFace, meta.Meta]

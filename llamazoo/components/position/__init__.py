@@ -1,0 +1,1 @@
+"""Positions: what tells a decoder where a token stands."""

@@ -1,0 +1,79 @@
+"""Rotary positions: queries and keys turn with their position, so that scores depend on distance.
+
+b batch, t tokens, h heads, e head width, r rotated width.
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from llamazoo.contract.component import Site, at_least_float32, refuse
+from llamazoo.contract.kinds import Position
+from llamazoo.contract.options import ComponentOptions, Fraction, Positive
+
+__all__ = ["RoPE"]
+
+
+class Turn(NamedTuple):
+    """The rotation of each token: cosine and signed sine of its angles, [b 1 t r]."""
+
+    cos: Tensor
+    sin: Tensor
+
+
+class RoPE(Position):
+    """Each pair of features turns by position * theta^(-2i/r). Su et al. 2021, eq. 15 and 34.
+
+    `layout` says which features pair up: i and i + r/2 (`half`, as Hugging Face stores them) or 2i and 2i + 1
+    (`interleaved`, as Meta does). `fraction` of each head is rotated, from its start; the rest passes unchanged.
+    """
+
+    name = "rope"
+
+    class Options(ComponentOptions):
+        theta: Positive = 10000.0
+        layout: Literal["half", "interleaved"] = "half"
+        fraction: Fraction = 1.0
+
+    @classmethod
+    def check(cls, options: Options, site: Site) -> None:
+        width = site.head_dim * options.fraction
+        if width != int(width) or int(width) % 2:
+            raise refuse("fraction", f"rotates {width:g} of the {site.head_dim} features of a head (head_dim); they must be an even number")
+
+    def __init__(self, options: Options, site: Site) -> None:
+        super().__init__(options, site)
+        self.theta, self.by_halves = options.theta, options.layout == "half"
+        self.width = int(site.head_dim * options.fraction)
+        self.whole = self.width == site.head_dim
+        self.frequencies: Tensor
+        self.register_buffer("frequencies", torch.empty(self.width), persistent=False)
+
+    def compute(self) -> None:
+        """One signed frequency per feature: the cosine does not see the sign, and the sine needs it."""
+        exponent = torch.arange(0, self.width, 2, dtype=torch.float64) / self.width
+        f = self.theta**-exponent
+        signed = torch.cat((-f, f)) if self.by_halves else torch.stack((-f, f), -1).flatten()
+        self.frequencies = signed.to(self.frequencies.device, at_least_float32(self.frequencies.dtype))
+
+    def prepare(self, positions: Tensor, *, horizon: int, dtype: torch.dtype) -> Turn:
+        angles = positions[:, None, :, None] * self.frequencies  # bfloat16 cannot tell position 256 from 257
+        return Turn(angles.cos().to(dtype), angles.sin().to(dtype))
+
+    def rotate(self, q: Tensor, k: Tensor, at: Turn) -> tuple[Tensor, Tensor]:
+        return self.turn(q, at), self.turn(k, at)
+
+    def turn(self, x: Tensor, at: Turn) -> Tensor:  # [b h t e] -> [b h t e]
+        if not self.whole:
+            turned, rest = x[..., : self.width], x[..., self.width :]
+            return torch.cat((self._turn(turned, at), rest), -1)
+        return self._turn(x, at)
+
+    def _turn(self, x: Tensor, at: Turn) -> Tensor:
+        if self.by_halves:
+            first, second = x.chunk(2, -1)
+            partner = torch.cat((second, first), -1)
+        else:
+            partner = x.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
+        return torch.addcmul(x * at.cos, partner, at.sin)

@@ -1,0 +1,1 @@
+"""All that a component may lean on; built-in parts use this and nothing more."""

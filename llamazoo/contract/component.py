@@ -1,0 +1,162 @@
+"""The component: one class with a kind, a name, options, shapes, values, and what it computes.
+
+Everything that a built-in part may use is here and in the files beside it; so a plugin may use it too.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from llamazoo.contract.draw import Draw
+from llamazoo.contract.options import ComponentOptions
+from llamazoo.contract.split import Split
+from llamazoo.errors import Problem, SpecError
+
+__all__ = ["Component", "LayerSpec", "Part", "Site", "as_wide_as_float32", "at_least_float32", "nested_parts", "parameter", "refuse"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A component by name with its options, before it is built: what a spec is made of."""
+
+    component: "type[Component]"
+    options: ComponentOptions
+    type: str  # how the spec asks for it: the name, or distribution/name
+
+    @property
+    def kind(self) -> str:
+        return self.component.kind
+
+
+@dataclass(frozen=True)
+class LayerSpec:
+    """Which parts one layer is made of."""
+
+    block: Part
+    attention: Part
+    feed_forward: Part
+    norm: Part
+    position: str  # the name of one of the model's positions
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a component stands: what the model decided, beside what the user wrote in the options.
+
+    Widths are in features; `layer` is None outside the layers.
+    """
+
+    vocab_size: int
+    dim: int
+    hidden_dim: int | None
+    n_layers: int
+    n_heads: int
+    n_kv_heads: int
+    head_dim: int
+    max_seq_len: int
+    layer: int | None = None
+    place: Any = None  # the layer's Place (see kinds.py): its shared position
+
+    def build(self, part: Part, **changes: Any) -> Any:
+        """The component that a part describes, standing here; `changes` replace fields of the site (a norm over one head: dim=head_dim)."""
+        return part.component(part.options, replace(self, **changes))
+
+
+class Component(nn.Module):
+    """The base of all parts. A subclass of one of the kinds sets `name`, and that is all the registration it needs.
+
+    `__init__` makes shapes only and may run on the meta device; `reset` gives values to the parameters; `compute` fills
+    non-persistent buffers, on whatever device they lie.
+    """
+
+    kind: ClassVar[str]
+    name: ClassVar[str]
+    aliases: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # other names, each with the options that it stands for
+
+    class Options(ComponentOptions):
+        pass
+
+    def __init__(self, options: ComponentOptions, site: Site) -> None:
+        super().__init__()
+        self.options = options
+
+    @classmethod
+    def check(cls, options: Any, site: Site) -> None:
+        """Refuse, with SpecError, options that cannot work at this site; called while the spec is validated, before anything is built."""
+        for field, part in nested_parts(options):
+            try:
+                part.component.check(part.options, site)
+            except SpecError as error:
+                raise error.under(field) from None
+
+    def reset(self, draw: Draw) -> None:
+        """Give every parameter owned here its first value. By default: linear layers are normal, their biases zero."""
+        for layer in self.owned_modules():
+            if isinstance(layer, nn.Linear):
+                draw.normal(layer.weight)
+                draw.zeros(layer.bias)
+
+    def compute(self) -> None:
+        """Fill the buffers that are computed rather than learned: assign each anew, on the device of the old one.
+
+        Called whenever device or dtype have changed; the CPU is the default device meanwhile.
+        """
+
+    def refill(self) -> None:
+        """`compute`, if there are buffers and they can hold data."""
+        if self._buffers and not any(buffer is not None and buffer.is_meta for buffer in self._buffers.values()):
+            with torch.device("cpu"):
+                self.compute()
+
+    def splits(self) -> dict[str, Split]:
+        """Which of this component's layers or parameters may be divided among processes, and how."""
+        return {}
+
+    def flops(self, context: int) -> int:
+        """Floating-point operations for one token that sees `context` tokens, parts inside not counted; by default 2 per matrix element."""
+        return sum(2 * p.numel() for module in self.owned_modules() for p in module.parameters(recurse=False) if p.ndim >= 2)
+
+    def owned_modules(self) -> Iterator[nn.Module]:
+        """This module and those inside it that are not components of their own."""
+        pending: list[nn.Module] = [self]
+        while pending:
+            module = pending.pop()
+            yield module
+            pending.extend(child for child in module.children() if not isinstance(child, Component))
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        # A cast or a move touches buffers too: angles in bfloat16 would be wrong, so they are computed anew.
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.refill()
+        return self
+
+
+def nested_parts(options: ComponentOptions) -> Iterator[tuple[str, Part]]:
+    """The parts among a component's options, with the field that holds each."""
+    for field in type(options).model_fields:
+        value = getattr(options, field)
+        if isinstance(value, Part):
+            yield field, value
+
+
+def refuse(*path_and_message: str) -> SpecError:
+    """SpecError at a field of the options: refuse("hidden_dim", "what is wrong and what would do")."""
+    *path, message = path_and_message
+    return SpecError(Problem(tuple(path), message))
+
+
+def at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    """The dtype for norms, softmax, angles and logits: half precision is too coarse, float64 stays."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def parameter(*shape: int) -> nn.Parameter:
+    """A parameter without values yet."""
+    return nn.Parameter(torch.empty(*shape))
+
+
+def as_wide_as_float32(x: Tensor) -> Tensor:
+    return x.to(at_least_float32(x.dtype))

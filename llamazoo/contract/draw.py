@@ -1,0 +1,82 @@
+"""The initialisation policy: which random values a parameter starts from, stated here and nowhere else.
+
+Every parameter has a generator of its own, seeded by the model's seed and by the parameter's path. So two models that
+share a part start it from equal values, whatever else differs between them, and on every device.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from llamazoo.contract.options import Positive
+
+__all__ = ["Draw", "Init"]
+
+PIECE = 1 << 24  # elements drawn at once: bounds the float32 copy beside a bfloat16 parameter to 64 MiB
+
+
+class Init(BaseModel):
+    """How a fresh model starts: normal weights of one width, and optionally smaller ones where a layer adds to the residual."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+    seed: int = 0
+    std: Positive = 0.02
+    residual: Literal["plain", "scaled"] = "plain"
+    """`scaled` divides the width of residual projections by sqrt(2 n_layers). Radford et al. 2019, section 2.3."""
+
+
+class Draw:
+    """Gives parameters their first values; a component's `reset` calls it for each parameter that it owns."""
+
+    def __init__(self, init: Init, n_layers: int, paths: Mapping[int, str], only: set[str] | None = None) -> None:
+        self.init = init
+        self.residual_std = init.std / (2 * n_layers) ** 0.5 if init.residual == "scaled" else init.std
+        self.paths = paths  # id(parameter) -> its path in the model
+        self.only = only  # the paths to write; None: all
+        self.drawn: set[str] = set()
+
+    def normal(self, parameter: Tensor, std: float | None = None) -> None:
+        """Normal values of width `std`, the policy's own unless given; drawn in float32 whatever the dtype."""
+        path = self._path(parameter)
+        if not self._wanted(path):
+            return
+        generator = torch.Generator().manual_seed(_seed(self.init.seed, path))
+        flat = parameter.detach().view(-1)
+        for begin in range(0, flat.numel(), PIECE):
+            piece = flat[begin : begin + PIECE]
+            piece.copy_(
+                torch.empty(piece.shape, dtype=torch.float32).normal_(0.0, self.init.std if std is None else std, generator=generator)
+            )
+
+    def residual(self, parameter: Tensor) -> None:
+        """Normal values for a projection whose output is added to the residual stream."""
+        self.normal(parameter, self.residual_std)
+
+    def constant(self, parameter: Tensor, value: float) -> None:
+        if self._wanted(self._path(parameter)):
+            parameter.detach().fill_(value)
+
+    def ones(self, parameter: Tensor) -> None:
+        self.constant(parameter, 1.0)
+
+    def zeros(self, parameter: Tensor | None) -> None:
+        """Zeros; None is a bias that the layer does not have."""
+        if parameter is not None:
+            self.constant(parameter, 0.0)
+
+    def _wanted(self, path: str) -> bool:
+        return self.only is None or path in self.only
+
+    def _path(self, parameter: Tensor) -> str:
+        path = self.paths[id(parameter)]
+        self.drawn.add(path)
+        return path
+
+
+def _seed(seed: int, path: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed}:{path}".encode()).digest()[:7], "big")

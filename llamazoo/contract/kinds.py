@@ -1,0 +1,148 @@
+"""The kinds of component, and what each computes.
+
+b batch, t tokens of this call, s keys to look at, d model width, h heads, k key/value heads, e head width, v vocabulary.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from llamazoo.contract.component import Component, LayerSpec, Site
+from llamazoo.contract.kernel import Visible
+from llamazoo.contract.options import ComponentOptions
+from llamazoo.contract.state import State
+from llamazoo.contract.step import Step
+
+__all__ = ["Activation", "Attention", "Block", "Embedding", "FeedForward", "Head", "Norm", "Place", "Position"]
+
+
+class Norm(Component):
+    """Rescales features, token by token, over a width of `site.dim`."""
+
+    kind = "norm"
+
+    def forward(self, x: Tensor) -> Tensor:  # [... d] -> [... d]
+        raise NotImplementedError
+
+
+class Activation(Component):
+    """A function of single numbers."""
+
+    kind = "activation"
+
+    def forward(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class FeedForward(Component):
+    """Mixes the features of one token. What it returns is added to the residual stream by the block."""
+
+    kind = "feed_forward"
+
+    def forward(self, x: Tensor, step: Step) -> Tensor:  # [b t d] -> [b t d]
+        raise NotImplementedError
+
+
+class Position(Component):
+    """Tells tokens where they are, in up to three places; each does nothing unless overridden.
+
+    One instance is shared by all layers that name it.
+    """
+
+    kind = "position"
+
+    @classmethod
+    def acts(cls) -> frozenset[str]:
+        """In which of the three places this position does something."""
+        return frozenset(act for act in ("embed", "rotate", "bias") if getattr(cls, act) is not getattr(Position, act))
+
+    def prepare(self, positions: Tensor, *, horizon: int, dtype: torch.dtype) -> Any:
+        """What depends on the positions [b t] alone, computed once for all layers.
+
+        `horizon` is how many tokens the call or its cache was announced to hold; `dtype` is that of the activations.
+        """
+        return None
+
+    def embed(self, x: Tensor, at: Any) -> Tensor:
+        """Act on the embeddings. [b t d] -> [b t d]"""
+        return x
+
+    def rotate(self, q: Tensor, k: Tensor, at: Any) -> tuple[Tensor, Tensor]:
+        """Act on queries [b h t e] and keys [b k t e], before the keys are cached."""
+        return q, k
+
+    def bias(self, q_order: Tensor, k_order: Tensor) -> Tensor | None:
+        """What is added to the scores of queries at `q_order` [b t] for keys at `k_order` [b s]; [b h t s], at least float32."""
+        return None
+
+
+@dataclass(frozen=True)
+class Place:
+    """A layer's hold on the position that it shares with others; not a module, so that nobody owns the position twice."""
+
+    name: str
+    position: Position
+
+    def rotate(self, q: Tensor, k: Tensor, step: Step) -> tuple[Tensor, Tensor]:
+        return self.position.rotate(q, k, step.places[self.name])
+
+    def bias(self, visible: Visible) -> Tensor | None:
+        if "bias" not in self.position.acts():
+            return None
+        return self.position.bias(visible.q_order, visible.k_order)
+
+
+class Attention(Component):
+    """Moves information between tokens, forwards in time only; any causal mixer may register here, a recurrent one too."""
+
+    kind = "attention"
+    honours: ClassVar[frozenset[str]] = frozenset()  # which acts of a position it carries out: "rotate", "bias"
+
+    def forward(self, x: Tensor, step: Step, state: State | None) -> Tensor:  # [b t d] -> [b t d]
+        """Mix the tokens of this call with each other and, through `state`, with those before; write them to `state`."""
+        raise NotImplementedError
+
+    def new_state(self, batch: int, capacity: int, *, chunk: int, device: torch.device, dtype: torch.dtype) -> State | None:
+        """Room to remember `capacity` tokens a row, written at most `chunk` at a time; None if nothing need be remembered."""
+        return None
+
+
+class Block(Component):
+    """Wires attention and feed-forward, with their norms, into one layer."""
+
+    kind = "block"
+    attention: Attention
+    feed_forward: FeedForward
+
+    def __init__(self, options: ComponentOptions, site: Site, layer: LayerSpec) -> None:
+        super().__init__(options, site)
+
+    def forward(self, x: Tensor, step: Step, state: State | None) -> Tensor:  # [b t d] -> [b t d]
+        raise NotImplementedError
+
+    def new_state(self, batch: int, capacity: int, *, chunk: int, device: torch.device, dtype: torch.dtype) -> State | None:
+        return self.attention.new_state(batch, capacity, chunk=chunk, device=device, dtype=dtype)
+
+
+class Embedding(Component):
+    """Turns token ids into features."""
+
+    kind = "embedding"
+    weight: nn.Parameter  # [v d]
+
+    def forward(self, tokens: Tensor) -> Tensor:  # [b t] -> [b t d]
+        raise NotImplementedError
+
+
+class Head(Component):
+    """Turns features into logits, in at least float32."""
+
+    kind = "head"
+
+    def forward(self, x: Tensor) -> Tensor:  # [... d] -> [... v]
+        raise NotImplementedError
+
+    def tie(self, embedding: Embedding) -> None:
+        """Share the embedding's table, if the options say so; called when the model is made and whenever sharing may have been lost."""

@@ -1,0 +1,148 @@
+"""What a model costs, before it is built: parameters, operations and bytes, counted on the meta device, which holds no data."""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from llamazoo.contract.component import Component
+from llamazoo.decoder import Decoder
+from llamazoo.errors import ResourceLimitError
+from llamazoo.spec.architecture import ArchitectureSpec
+
+__all__ = ["Description", "check_budget", "describe", "device_memory", "dtype_of", "parse_bytes", "readable"]
+
+MODULES_PER_LAYER = 40_000  # bytes of Python objects in one built layer, whatever its widths; measured, rounded down
+EXPANDED = 10_000  # layers described one by one where patches make them differ; beyond that, the plainest is multiplied
+
+
+@dataclass(frozen=True)
+class Description:
+    """Exact counts for one spec. Bytes are for `dtype`; operations count a multiplication and an addition as two."""
+
+    parameters: int
+    embedding_parameters: int
+    weight_bytes: int
+    cache_bytes: int  # of one row at max_seq_len
+    cache_bytes_per_token: int  # what one more token adds, once windows are full
+    flops_per_token: int  # forward, for a token that sees max_seq_len / 2 others
+    layers: list[tuple[int, str, int]]  # per kind of layer: how many, what of, parameters of one
+    dtype: torch.dtype
+
+
+def dtype_of(spec: ArchitectureSpec, dtype: torch.dtype | None = None) -> torch.dtype:
+    """The argument, else the spec's, else PyTorch's default."""
+    found = dtype or (getattr(torch, spec.dtype) if spec.dtype else torch.get_default_dtype())
+    assert isinstance(found, torch.dtype)
+    return found
+
+
+def describe(spec: ArchitectureSpec, dtype: torch.dtype | None = None) -> Description:
+    """Count what a model of this spec would hold and do; allocates nothing, and builds one layer of each sort."""
+    dtype = dtype_of(spec, dtype)
+    sorts: dict[object, list[int]] = {}
+    expanded = range(spec.n_layers) if spec.layers and spec.n_layers <= EXPANDED else range(1)
+    for number in expanded:
+        layer = spec.layer(number)
+        key = (layer.block.type, repr(layer))
+        sorts.setdefault(key, []).append(number)
+    counts = {numbers[0]: len(numbers) if len(expanded) == spec.n_layers else spec.n_layers for numbers in sorts.values()}
+    try:
+        with torch.device("meta"):
+            model = Decoder(spec, only=list(counts)).to(dtype)
+    except (RuntimeError, OverflowError) as error:
+        raise ResourceLimitError(
+            f"a tensor of this model has more bytes than can be counted (2**63): {str(error).splitlines()[0]}"
+        ) from None
+    outside = sum(p.numel() for p in model.parameters()) - sum(p.numel() for p in model.blocks.parameters())
+    blocks = list(zip(counts.values(), model.blocks, strict=True))
+    parameters = outside + sum(count * _numel(block) for count, block in blocks)
+    context = spec.max_seq_len // 2
+    flops = sum(_flops(part, context) for name, part in model.named_children() if name != "blocks")
+    flops += sum(count * _flops(block, context) for count, block in blocks)
+    full, less = (_cache_bytes(model, list(counts.values()), spec.max_seq_len, less) for less in (0, 1))
+    return Description(
+        parameters=parameters,
+        embedding_parameters=_numel(model.embedding),
+        weight_bytes=parameters * dtype.itemsize,
+        cache_bytes=full,
+        cache_bytes_per_token=full - less,
+        flops_per_token=flops,
+        layers=[(count, _story(spec, number), _numel(block)) for (number, count), (_, block) in zip(counts.items(), blocks, strict=True)],
+        dtype=dtype,
+    )
+
+
+def _numel(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def _flops(module: nn.Module, context: int) -> int:
+    return sum(m.flops(context) for m in module.modules() if isinstance(m, Component))
+
+
+def _cache_bytes(model: Decoder, counts: list[int], capacity: int, less: int) -> int:
+    if capacity - less < 1:
+        return 0
+    with torch.device("meta"):
+        state = model.new_state(1, capacity - less)
+    return sum(count * layer.nbytes for count, layer in zip(counts, state.layers, strict=True) if layer is not None)
+
+
+def _story(spec: ArchitectureSpec, number: int) -> str:
+    layer = spec.layer(number)
+    position = spec.places()[layer.position].type
+    return f"{layer.block.type}: {layer.attention.type} ({position}), {layer.feed_forward.type}, {layer.norm.type}"
+
+
+def check_budget(spec: ArchitectureSpec, device: torch.device, dtype: torch.dtype, budget: int | str | None) -> None:
+    """Raise ResourceLimitError, before anything is allocated, if the weights exceed a stated budget or the device's memory."""
+    needed = describe(spec, dtype).weight_bytes
+    stated = parse_bytes(budget) if budget is not None else None
+    limit, what = (stated, "the stated budget") if stated is not None else (device_memory(device), f"the memory of {device}")
+    if needed > limit:
+        raise ResourceLimitError(
+            f"the weights need {readable(needed)} ({needed} bytes) in {str(dtype).removeprefix('torch.')}; "
+            f"{what} is {readable(limit)} ({limit} bytes); use a smaller spec or dtype, or device='meta' to look at it"
+        )
+    modules, here = spec.n_layers * MODULES_PER_LAYER, device_memory(torch.device("cpu"))
+    if modules > here:
+        raise ResourceLimitError(
+            f"{spec.n_layers} layers (n_layers) need {readable(needed)} ({needed} bytes) of weights, and {readable(modules)} for their "
+            f"modules alone; the memory here is {readable(here)} ({here} bytes)"
+        )
+
+
+def device_memory(device: torch.device) -> int:
+    """Bytes that a device has in all; without bound for the meta device."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    if device.type == "meta":
+        return 1 << 62
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    cgroup = Path("/sys/fs/cgroup/memory.max")
+    allowed = cgroup.read_text().strip() if cgroup.is_file() else "max"
+    return min(physical, int(allowed)) if allowed.isdigit() else physical
+
+
+UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+
+
+def parse_bytes(text: int | str) -> int:
+    """8_000_000_000, "8GB" or "7.5 GiB", in bytes."""
+    match = re.fullmatch(r"([0-9.]+) *([kmgt]?i?)b?", str(text).lower())
+    if match is None or match[2] not in UNITS or match[1].count(".") > 1 or match[1] == ".":
+        raise ResourceLimitError(f"a budget is a number of bytes such as 8GB or 7.5GiB, found {text!r}")
+    return int(float(match[1]) * UNITS[match[2]])
+
+
+def readable(count: int) -> str:
+    """Bytes with a unit: 13.48 GB."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if count < 1000 or unit == "TB":
+            return f"{count:.4g} {unit}" if unit == "B" else f"{count:.2f} {unit}"
+        count = count / 1000  # type: ignore[assignment]
+    raise AssertionError

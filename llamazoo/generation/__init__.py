@@ -1,0 +1,1 @@
+"""From text to tokens and back, and from logits to the next token."""

@@ -1,0 +1,179 @@
+"""Text to token ids and back: sentencepiece models and tokenizer.json files, behind one face."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Protocol
+
+import sentencepiece
+import tokenizers
+
+from llamazoo.errors import InputError, SaveError, TokenizerError
+from llamazoo.weights.files import plain_file, read_json
+
+__all__ = ["Decoding", "JsonTokenizer", "SentencePieceTokenizer", "Tokenizer", "load_tokenizer"]
+
+JSON_FILE = "tokenizer.json"
+MODEL_FILE = "tokenizer.model"
+CONFIG_FILE = "tokenizer_config.json"
+MAX_BYTES = 64 << 20
+
+
+class Tokenizer(Protocol):
+    """What generation asks of a tokenizer."""
+
+    @property
+    def vocab_size(self) -> int:
+        """How many ids there are; ids run from 0."""
+
+    @property
+    def bos_id(self) -> int | None: ...
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        """The ids at which generation stops."""
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text, with what the tokenizer puts before it (LLaMA's <s>, say)."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids; an incomplete character at the end becomes U+FFFD."""
+
+    def save(self, folder: str | PathLike[str]) -> None:
+        """Write the tokenizer's file into a folder."""
+
+
+def load_tokenizer(folder: str | PathLike[str]) -> Tokenizer:
+    """The tokenizer in a folder, or of a file: tokenizer.json, or a sentencepiece tokenizer.model. Raises TokenizerError."""
+    path = Path(folder)
+    if path.is_dir():
+        found = [path / name for name in (JSON_FILE, MODEL_FILE) if (path / name).exists()]
+        if not found:
+            raise TokenizerError(f"{path}: has neither {JSON_FILE} nor {MODEL_FILE}")
+        path = found[0]
+    if not path.is_file():
+        raise TokenizerError(f"{path}: there is no such file")
+    if path.stat().st_size > MAX_BYTES:
+        raise TokenizerError(f"{path}: has {path.stat().st_size} bytes; a tokenizer has at most {MAX_BYTES}")
+    return JsonTokenizer(path) if path.suffix == ".json" else SentencePieceTokenizer(path)
+
+
+class SentencePieceTokenizer:
+    """A sentencepiece model, with its beginning-of-sequence id before every text, as LLaMA was trained. Kudo & Richardson 2018."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.processor = sentencepiece.SentencePieceProcessor(model_proto=path.read_bytes())
+        except (RuntimeError, OSError) as error:
+            raise TokenizerError(f"{path}: is no sentencepiece model: {error}") from None
+        self.vocab_size: int = self.processor.vocab_size()
+        self.bos_id: int | None = _id(self.processor.bos_id())
+        eos = _id(self.processor.eos_id())
+        self.eos_ids: tuple[int, ...] = () if eos is None else (eos,)
+
+    def encode(self, text: str) -> list[int]:
+        ids: list[int] = self.processor.encode(_clean(text))
+        return ids if self.bos_id is None else [self.bos_id, *ids]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        text: str = self.processor.decode(_checked(ids, self.vocab_size))
+        return text
+
+    def save(self, folder: str | PathLike[str]) -> None:
+        _copy(self.path, Path(folder) / MODEL_FILE)
+
+
+class JsonTokenizer:
+    """A tokenizer.json of the Hugging Face tokenizers library; its end-of-sequence token comes from tokenizer_config.json beside it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.tokenizer = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
+        except Exception as error:  # the library raises bare Exception
+            raise TokenizerError(f"{path}: is no tokenizer.json: {str(error)[:200]}") from None
+        self.tokenizer.no_truncation()
+        self.tokenizer.no_padding()
+        self.vocab_size: int = max(self.tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+        config = path.parent / CONFIG_FILE
+        special = read_json(plain_file(path.parent, CONFIG_FILE)) if config.exists() else {}
+        self.bos_id: int | None = self._special(special.get("bos_token"))
+        eos = self._special(special.get("eos_token"))
+        self.eos_ids: tuple[int, ...] = () if eos is None else (eos,)
+
+    def _special(self, token: object) -> int | None:
+        """The id of a token that the config gives as text, or as a map with its content."""
+        text = token.get("content") if isinstance(token, dict) else token
+        found: int | None = self.tokenizer.token_to_id(text) if isinstance(text, str) else None
+        return found
+
+    def encode(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer.encode(_clean(text)).ids
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        text: str = self.tokenizer.decode(_checked(ids, None), skip_special_tokens=False)
+        return text
+
+    def save(self, folder: str | PathLike[str]) -> None:
+        _copy(self.path, Path(folder) / JSON_FILE)
+        special = {
+            name: self.tokenizer.id_to_token(i)
+            for name, i in (("bos_token", self.bos_id), ("eos_token", next(iter(self.eos_ids), None)))
+            if i is not None
+        }
+        (Path(folder) / CONFIG_FILE).write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", **special}, indent=2) + "\n")
+
+
+class Decoding:
+    """The text of a growing list of ids, as far as it is certain: half a character waits for its other half."""
+
+    def __init__(self, tokenizer: Tokenizer, before: Sequence[int] = ()) -> None:
+        self.tokenizer = tokenizer
+        # A few ids of context: sentencepiece drops a leading space only at the start of a text.
+        self.ids = list(before[-4:])
+        self.shown = tokenizer.decode(self.ids) if self.ids else ""
+
+    def add(self, token: int, *, last: bool = False) -> str:
+        """The text that one more id makes certain; with `last`, all that is left."""
+        self.ids.append(token)
+        text = self.tokenizer.decode(self.ids)
+        if text.endswith("\ufffd") and not last:
+            return ""
+        new = text[len(self.shown) :]
+        # Decoding from the start each time would take quadratic time; a few ids are context enough.
+        if len(self.ids) > 16:
+            self.ids = self.ids[-4:]
+            text = self.tokenizer.decode(self.ids)
+        self.shown = text
+        return new
+
+
+def _id(number: int) -> int | None:
+    return None if number < 0 else number
+
+
+def _clean(text: str) -> str:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(f"the text is not Unicode: {error.reason} at {error.start}") from None
+    return text
+
+
+def _checked(ids: Sequence[int], vocab_size: int | None) -> list[int]:
+    found = [int(i) for i in ids]
+    for i in found:
+        if i < 0 or (vocab_size is not None and i >= vocab_size):
+            raise InputError(f"token id {i} is outside the tokenizer's vocabulary")
+    return found
+
+
+def _copy(source: Path, target: Path) -> None:
+    try:
+        shutil.copyfile(source, target)
+    except OSError as error:
+        raise SaveError(f"{target}: {error.strerror}") from None

@@ -1,0 +1,309 @@
+"""The architecture of a model: its widths, its parts, and which layer has which."""
+
+import keyword
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
+from torch import nn
+
+from llamazoo.contract.component import LayerSpec, Part, Site
+from llamazoo.contract.draw import Init
+from llamazoo.contract.kinds import Attention, Position
+from llamazoo.contract.options import Size
+from llamazoo.errors import Problem, SpecError
+from llamazoo.registry import Registry, default_registry, nearest
+from llamazoo.spec.part import AttentionPart, BlockPart, EmbeddingPart, FeedForwardPart, HeadPart, NormPart, dump_part, part, read_part
+
+__all__ = ["MAIN", "ArchitectureSpec", "LayerPatch"]
+
+MAIN = "main"  # what the position of a spec is called where positions have no names
+LAYER_PARTS = ("block", "attention", "feed_forward", "norm")
+LOOKED_AT = 4096  # layers checked one by one; beyond, the first layer that each patch reaches
+
+RawPart = str | dict[str, Any]
+
+
+def _no_null(value: Any) -> Any:
+    return {} if value is None else value
+
+
+class LayerPatch(BaseModel):
+    """A change to some of the layers, merged over what the spec says for all: `at` names them, or `every` and `offset`."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+    at: int | str | None = None
+    every: Size | None = None
+    offset: Annotated[int, Field(ge=0)] = 0
+    block: RawPart | None = None
+    attention: RawPart | None = None
+    feed_forward: RawPart | None = None
+    norm: RawPart | None = None
+    position: str | None = None
+
+    @model_validator(mode="after")
+    def _selects(self) -> Self:
+        if (self.at is None) == (self.every is None):
+            raise SpecError("say which layers: either `at` (3, -1, or a range such as '0:3') or `every` with `offset`")
+        if self.at is not None and self.offset:
+            raise SpecError("`offset` goes with `every`, not with `at`")
+        return self
+
+    def layers(self, n_layers: int) -> range:
+        """The layers that this patch changes; SpecError if there are none, or some do not exist."""
+        if self.every is not None:
+            found = range(self.offset, n_layers, self.every)
+        else:
+            found = self._range(str(self.at), n_layers)
+        if not found or found[0] < 0 or found[-1] >= n_layers:
+            asked = f"every {self.every} from {self.offset}" if self.at is None else repr(self.at)
+            raise SpecError(
+                Problem(
+                    ("at" if self.at is not None else "every",), f"{asked} matches none, or not only, of the layers 0 to {n_layers - 1}"
+                )
+            )
+        return found
+
+    @staticmethod
+    def _range(at: str, n_layers: int) -> range:
+        ends = at.split(":")
+        try:
+            numbers = [int(end) if end.strip() else None for end in ends]
+        except ValueError:
+            numbers = []
+        if len(numbers) == 1 and numbers[0] is not None:
+            first = numbers[0] + n_layers if numbers[0] < 0 else numbers[0]
+            return range(first, first + 1)
+        if len(numbers) != 2:
+            raise SpecError(Problem(("at",), f"{at!r} is neither a layer (3, -1) nor a range ('0:3', '20:')"))
+        begin, end = numbers[0] or 0, n_layers if numbers[1] is None else numbers[1]
+        return range(begin + n_layers if begin < 0 else begin, end + n_layers if end < 0 else end)
+
+
+class ArchitectureSpec(BaseModel):
+    """A decoder language model as data. Widths that parts share stand here; a part's own options stand with the part."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+    version: Literal[1] = 1
+    vocab_size: Size
+    dim: Size
+    hidden_dim: Size | None = None
+    n_layers: Size
+    n_heads: Size
+    n_kv_heads: Size | None = None
+    head_dim: Size | None = None
+    max_seq_len: Size
+    dtype: Literal["float32", "bfloat16", "float16", "float64"] | None = None
+    bos_id: Annotated[int, Field(ge=0)] | None = None
+    eos_ids: list[Annotated[int, Field(ge=0)]] = []
+    init: Init = Init()
+
+    embedding: EmbeddingPart = part("table")
+    positions: Annotated[dict[str, Any], BeforeValidator(_no_null)] = {}
+    position: Any
+    block: BlockPart = part("prenorm")
+    norm: NormPart
+    attention: AttentionPart
+    feed_forward: FeedForwardPart
+    layers: Annotated[list[LayerPatch], BeforeValidator(lambda value: [] if value is None else value)] = []
+    final_norm: NormPart | None = None
+    head: HeadPart = part("linear")
+
+    _registry: Registry = PrivateAttr()
+    _source: str | None = PrivateAttr(default=None)
+    _resolved: dict[tuple[int, ...], LayerSpec] = PrivateAttr(default_factory=dict)
+
+    @property
+    def source(self) -> str | None:
+        """The file, or zoo name, that this spec was read from."""
+        return self._source
+
+    @field_validator("positions", mode="plain")
+    @classmethod
+    def _read_positions(cls, value: Any, info: ValidationInfo) -> dict[str, Part]:
+        if not isinstance(value, Mapping):
+            raise SpecError("expected a map from names to positions")
+        registry = (info.context or {}).get("registry") or default_registry()
+        parts = {}
+        for name, raw in value.items():
+            if not (isinstance(name, str) and name.isidentifier()) or keyword.iskeyword(name) or hasattr(nn.ModuleDict, name):
+                raise SpecError(f"{name!r} cannot name a position; use a word such as local or global_")
+            try:
+                parts[name] = read_part("position", raw, registry)
+            except SpecError as error:
+                raise error.under(name) from None
+        return parts
+
+    @field_validator("position", mode="plain")
+    @classmethod
+    def _read_position(cls, value: Any, info: ValidationInfo) -> str | Part:
+        named = info.data.get("positions")
+        if named:
+            if not isinstance(value, str) or value not in named:
+                hint = nearest(value, named) if isinstance(value, str) else ""
+                raise SpecError(f"no position of this spec is named {value!r}; {hint}named in `positions`: {', '.join(named)}")
+            return value
+        return read_part("position", value, (info.context or {}).get("registry") or default_registry())
+
+    @model_validator(mode="after")
+    def _fits(self, info: ValidationInfo) -> Self:
+        self._registry = (info.context or {}).get("registry") or default_registry()
+        problems: list[Problem] = []
+        if self.head_dim is None and self.dim % self.n_heads:
+            problems.append(
+                Problem(("dim",), f"{self.dim} features do not divide among {self.n_heads} heads (n_heads); change one, or give head_dim")
+            )
+        if self.n_kv_heads is not None and self.n_heads % self.n_kv_heads:
+            problems.append(Problem(("n_kv_heads",), f"{self.n_kv_heads} key/value heads do not divide {self.n_heads} heads (n_heads)"))
+        for field, ids in (("bos_id", [] if self.bos_id is None else [self.bos_id]), ("eos_ids", self.eos_ids)):
+            problems += [
+                Problem((field,), f"{i} is no token of a vocabulary of {self.vocab_size} (vocab_size)") for i in ids if i >= self.vocab_size
+            ]
+        if not problems:
+            problems += self._part_problems()
+        if problems:
+            raise SpecError(*problems)
+        return self
+
+    def _part_problems(self) -> list[Problem]:
+        problems: list[Problem] = []
+        if isinstance(self.position, Part):
+            checked: list[tuple[tuple[str, ...], Part]] = [(("position",), self.position)]
+        else:
+            checked = [(("positions", name), p) for name, p in self.positions.items()]
+        for field in ("embedding", "final_norm", "head", *LAYER_PARTS):
+            if (value := getattr(self, field)) is not None:
+                checked.append(((field,), value))
+        for path, value in checked:
+            problems += _refusals(value, self.site(), path)
+        try:
+            for number in self._some_layers():
+                layer = self.layer(number)
+                site = self.site(number)
+                for field in LAYER_PARTS:
+                    if getattr(layer, field) is not getattr(self, field):
+                        problems += _refusals(getattr(layer, field), site, ("layers", self._matching(number)[-1], field))
+                problems += self._unheard(number, layer)
+        except SpecError as error:
+            problems += error.problems
+        if not self.layers:
+            used = {self.position} if isinstance(self.position, str) else set()
+        else:
+            used = {self.layer(number).position for number in self._some_layers()}
+        problems += [Problem(("positions", name), "no layer has this position") for name in self.positions if name not in used]
+        return list(dict.fromkeys(problems))
+
+    def _unheard(self, number: int, layer: LayerSpec) -> list[Problem]:
+        """A position that would act where the layer's attention does not let it: it would silently not be there."""
+        position, attention = self.places()[layer.position].component, layer.attention.component
+        assert issubclass(position, Position)
+        assert issubclass(attention, Attention)
+        missing = position.acts() - attention.honours - {"embed"}
+        if not missing:
+            return []
+        acts = " and ".join(sorted(missing))
+        path = ("layers", self._matching(number)[-1]) if self._matching(number) else ("attention",)
+        message = f"the attention {attention.name!r} does not do what the position {position.name!r} asks ({acts}); use another of the two"
+        return [Problem(path, message)]
+
+    def places(self) -> dict[str, Part]:
+        """The positions by name; a spec without names has one, called `main`."""
+        return dict(self.positions) if self.positions else {MAIN: self.position}
+
+    def site(self, layer: int | None = None, place: Any = None) -> Site:
+        """Where a part of this model stands."""
+        return Site(
+            vocab_size=self.vocab_size,
+            dim=self.dim,
+            hidden_dim=self.hidden_dim,
+            n_layers=self.n_layers,
+            n_heads=self.n_heads,
+            n_kv_heads=self.n_kv_heads or self.n_heads,
+            head_dim=self.head_dim or self.dim // self.n_heads,
+            max_seq_len=self.max_seq_len,
+            layer=layer,
+            place=place,
+        )
+
+    def layer(self, number: int) -> LayerSpec:
+        """What layer `number` is made of: the parts of the spec, with the patches that match it merged over them in turn."""
+        matching = self._matching(number)
+        if matching not in self._resolved:
+            self._resolved[matching] = self._resolve(matching)
+        return self._resolved[matching]
+
+    def _matching(self, number: int) -> tuple[int, ...]:
+        return tuple(i for i, patch in enumerate(self.layers) if number in patch.layers(self.n_layers))
+
+    def _some_layers(self) -> Iterator[int]:
+        """Layers among which every combination of patches occurs (of the first LOOKED_AT, and the first that each patch reaches)."""
+        yield 0
+        if self.layers:
+            yield from range(1, min(self.n_layers, LOOKED_AT))
+        for i, patch in enumerate(self.layers):
+            try:
+                yield patch.layers(self.n_layers)[0]
+            except SpecError as error:
+                raise error.under("layers", i) from None
+
+    def _resolve(self, matching: tuple[int, ...]) -> LayerSpec:
+        chosen: dict[str, Any] = {field: getattr(self, field) for field in LAYER_PARTS}
+        position = self.position if isinstance(self.position, str) else MAIN
+        for i in matching:
+            patch = self.layers[i]
+            if patch.position is not None:
+                if patch.position not in self.positions:
+                    hint = nearest(patch.position, self.positions)
+                    known = ", ".join(self.positions) or "none; name them in `positions`"
+                    raise SpecError(Problem(("layers", i, "position"), f"no position named {patch.position!r}; {hint}known: {known}"))
+                position = patch.position
+            for field in LAYER_PARTS:
+                change = getattr(patch, field)
+                if change is None:
+                    continue
+                try:
+                    chosen[field] = read_part(field, merge(dump_part(chosen[field]), change), self._registry)
+                except SpecError as error:
+                    inherited = (
+                        ""
+                        if isinstance(change, str) or "type" in change
+                        else f" (this patch changes the {field} {chosen[field].type!r}; `layers: []` drops inherited patches)"
+                    )
+                    raise type(error)(*(Problem(("layers", i, field, *p.path), p.message + inherited) for p in error.problems)) from None
+        return LayerSpec(**chosen, position=position)
+
+    def canonical(self) -> dict[str, Any]:
+        """This spec as plain data in its one canonical form, from which it can be read again exactly."""
+        data = self.model_dump(mode="json", exclude={"position", "positions", "layers"})
+        data["positions"] = {name: dump_part(p) for name, p in self.positions.items()}
+        data["position"] = dump_part(self.position) if isinstance(self.position, Part) else self.position
+        data["layers"] = [patch.model_dump(mode="json", exclude_unset=True) for patch in self.layers]
+        order = [name for name in type(self).model_fields if data[name] not in (None, {}, [])]
+        return {name: data[name] for name in order}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ArchitectureSpec) and self.canonical() == other.canonical()
+
+    def __hash__(self) -> int:
+        return hash((self.vocab_size, self.dim, self.n_layers, self.norm.type, self.attention.type))
+
+
+def _refusals(value: Part, site: Site, path: tuple[str | int, ...]) -> list[Problem]:
+    try:
+        value.component.check(value.options, site)
+    except SpecError as error:
+        return [problem.under(*path) for problem in error.problems]
+    return []
+
+
+def merge(base: Any, change: Any) -> Any:
+    """`change` over `base`: a map that names another type replaces, any other map merges; all else replaces."""
+    if isinstance(base, Mapping) and "type" in base and isinstance(change, str):
+        change = {"type": change}
+    if not (isinstance(base, Mapping) and isinstance(change, Mapping)):
+        return change
+    if "type" in base and change.get("type", base["type"]) != base["type"]:
+        return dict(change)
+    return {**base, **{key: merge(base[key], value) if key in base else value for key, value in change.items()}}

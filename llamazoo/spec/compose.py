@@ -1,0 +1,150 @@
+"""Finds a spec by zoo name, file, map or object; follows `extends`; applies overrides."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from llamazoo.errors import SpecError
+from llamazoo.registry import Registry, default_registry, nearest
+from llamazoo.spec.architecture import ArchitectureSpec, merge
+from llamazoo.spec.problems import explain, shown
+from llamazoo.spec.yaml import read_yaml_file
+
+__all__ = ["SPEC_FILE", "SpecLike", "load_spec", "parse_spec", "zoo_names"]
+
+SpecLike = str | Path | Mapping[str, Any] | ArchitectureSpec
+
+SPEC_FILE = "llamazoo.yaml"  # the spec in a saved model's folder
+ZOO = Path(__file__).parents[1] / "zoo"
+VERSION = 1
+MAX_CHAIN = 16
+
+
+def zoo_names() -> list[str]:
+    """The names of all models in the zoo."""
+    return sorted(path.stem for path in ZOO.glob("*.yaml"))
+
+
+def load_spec(name_or_path: SpecLike, overrides: Mapping[str, Any] | None = None, *, registry: Registry | None = None) -> ArchitectureSpec:
+    """The architecture that a zoo name, a file, a model's folder, a map or a spec stands for, with `overrides` merged over it.
+
+    An existing file wins over the zoo. Overrides are a map; a dotted key reaches inside (`{"position.theta": 5e5}`), and a
+    part merges or is replaced as under `extends`. Raises SpecError with the path to each field that is wrong.
+    """
+    registry = registry or default_registry()
+    if isinstance(name_or_path, ArchitectureSpec):
+        spec = name_or_path
+        if not overrides:
+            return spec
+        return parse_spec(merge(spec.canonical(), undot(overrides)), registry, source=spec.source)
+    if isinstance(name_or_path, Mapping):
+        return _compose(dict(name_or_path), None, Path.cwd(), registry, overrides, ())
+    path = _locate(Path(name_or_path), Path.cwd())
+    return _compose(_read(path), path, path.parent.resolve(), registry, overrides, (path.resolve(),))
+
+
+def parse_spec(data: Mapping[str, Any], registry: Registry | None = None, *, source: str | None = None) -> ArchitectureSpec:
+    """The spec that plain data stands for, `extends` not allowed."""
+    registry = registry or default_registry()
+    try:
+        spec = ArchitectureSpec.model_validate(_migrated(data, source), context={"registry": registry})
+    except ValidationError as error:
+        found = explain(error, ArchitectureSpec)
+        found.source = source
+        raise found from None
+    spec._source = source
+    return spec
+
+
+def undot(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """{"position.theta": 1} -> {"position": {"theta": 1}}; two that clash are refused."""
+    result: dict[str, Any] = {}
+    for key, value in overrides.items():
+        if not isinstance(key, str):
+            raise SpecError(f"an override is a name or a dotted path, found {shown(key)}")
+        *outer, last = key.split(".")
+        inner = result
+        for name in outer:
+            inner = inner.setdefault(name, {})
+            if not isinstance(inner, dict):
+                raise SpecError(f"the override {key!r} reaches into {name!r}, which another override sets")
+        if last in inner:
+            raise SpecError(f"the override {key!r} clashes with another one")
+        inner[last] = dict(value) if isinstance(value, Mapping) else value
+    return result
+
+
+def _compose(
+    data: dict[str, Any],
+    path: Path | None,
+    root: Path,
+    registry: Registry,
+    overrides: Mapping[str, Any] | None,
+    chain: tuple[Path, ...],
+) -> ArchitectureSpec:
+    source = None if path is None else f"zoo/{path.name}" if path.parent == ZOO else str(path)
+    parent = data.pop("extends", None)
+    if parent is not None:
+        base = _parent(parent, path, root, registry, chain, source)
+        data = merge(base.canonical(), data)
+    if overrides:
+        data = merge(parse_spec(data, registry, source=source).canonical(), undot(overrides))
+    return parse_spec(data, registry, source=source)
+
+
+def _parent(name: Any, path: Path | None, root: Path, registry: Registry, chain: tuple[Path, ...], source: str | None) -> ArchitectureSpec:
+    story = " -> ".join([*(p.name for p in chain), str(name)[:200]])
+    if not isinstance(name, str):
+        raise SpecError(f"extends: expected a file or a zoo name, found {shown(name)}", source=source)
+    if len(chain) > MAX_CHAIN:
+        raise SpecError(f"extends: more than {MAX_CHAIN} files deep: {story}", source=source)
+    folder = root if path is None else path.parent
+    try:
+        found = _locate(Path(name), folder)
+    except SpecError as error:
+        raise SpecError(f"extends: {error.problems[0].message} ({story})", source=source) from None
+    real = found.resolve()
+    if real in chain:
+        raise SpecError(f"extends: goes in a circle: {story}", source=source)
+    if real.parent != ZOO.resolve() and not real.is_relative_to(root):
+        raise SpecError(
+            f"extends: leaves the folder {root}: {story}; a spec may extend the zoo and files beside or below it", source=source
+        )
+    inner_root = real.parent if real.parent == ZOO.resolve() else root
+    return _compose(_read(found), found, inner_root, registry, None, (*chain, real))
+
+
+def _locate(name: Path, folder: Path) -> Path:
+    """The file of that name from `folder`, or that of the zoo."""
+    try:
+        path = folder / name
+        if path.is_dir() and (path / SPEC_FILE).is_file():
+            return path / SPEC_FILE
+        if path.exists() and not path.is_dir():
+            return path
+        in_zoo = ZOO / (name.name if name.suffix == ".yaml" else f"{name.name}.yaml")
+        if len(name.parts) == 1 and in_zoo.is_file():
+            return in_zoo
+    except (OSError, ValueError) as error:
+        raise SpecError(f"{shown(str(name))} is no usable file name: {error}") from None
+    if path.is_dir():
+        raise SpecError(f"the folder {shown(str(name))} has no {SPEC_FILE}, and no model of the zoo has that name")
+    zoo = zoo_names()
+    raise SpecError(f"no file and no model of the zoo is named {shown(str(name))}; {nearest(name.stem, zoo)}the zoo has {', '.join(zoo)}")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    data = read_yaml_file(path)
+    if not isinstance(data, dict):
+        raise SpecError(f"a spec is a map of fields, found {shown(data)}", source=str(path))
+    return data
+
+
+def _migrated(data: Mapping[str, Any], source: str | None) -> dict[str, Any]:
+    """The data as this version writes it. Here older versions are brought up to date, one step at a time; there are none yet."""
+    version = data.get("version", VERSION)
+    if not isinstance(version, int) or isinstance(version, bool) or not 1 <= version <= VERSION:
+        raise SpecError(f"version: found {shown(version)}; this llamazoo reads version {VERSION}", source=source)
+    return dict(data)

@@ -1,0 +1,57 @@
+"""Turns pydantic's errors into sentences with a path, the value found, and the nearest known name."""
+
+import re
+
+from pydantic import BaseModel, ValidationError
+
+from llamazoo.errors import DuplicateComponentError, Problem, SpecError, UnknownComponentError
+from llamazoo.registry import nearest
+
+__all__ = ["explain"]
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> SpecError:
+    """One SpecError for all that pydantic found; of the narrower class if that is all there is."""
+    problems: list[Problem] = []
+    unknown = True
+    for item in error.errors(include_url=False):
+        path = _fields(item["loc"])
+        cause = item.get("ctx", {}).get("error")
+        if isinstance(cause, SpecError):
+            unknown &= isinstance(cause, UnknownComponentError)
+            problems += [problem.under(*path) for problem in cause.problems]
+            continue
+        unknown = False
+        if isinstance(cause, DuplicateComponentError):
+            problems.append(Problem(path, str(cause)))
+        elif item["type"] == "extra_forbidden":
+            known = sorted(model.model_fields)
+            hint = nearest(str(path[-1]), known) if len(path) == 1 else ""
+            allowed = f"known here: {', '.join(known) or 'no options'}" if len(path) == 1 else ""
+            problems.append(Problem(path, f"no such field; {hint}{allowed}"))
+        elif item["type"] == "missing":
+            problems.append(Problem(path, "is required"))
+        else:
+            message = item["msg"][0].lower() + item["msg"][1:]
+            problems.append(Problem(path, f"{message.removeprefix('value error, ')}, found {shown(item['input'])}"))
+    merged: dict[tuple[str | int, ...], Problem] = {}
+    for problem in problems:  # the members of a union each have their say about one value
+        first = merged.get(problem.path)
+        merged[problem.path] = problem if first is None else Problem(problem.path, f"{first.message}; or {problem.message}")
+    return (UnknownComponentError if unknown else SpecError)(*merged.values())
+
+
+# What pydantic adds to a path to say which member of a union it tried; no field of ours.
+TAG = re.compile(r"int|float|str|bool|list|dict|.*[-\[(].*")
+
+
+def _fields(path: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    return path[:1] + tuple(p for p in path[1:] if isinstance(p, int) or not TAG.fullmatch(p))
+
+
+def shown(value: object) -> str:
+    """A value from a file, short enough for an error message."""
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**30:
+        return "an integer of more than 30 digits"
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

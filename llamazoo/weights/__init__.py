@@ -1,0 +1,1 @@
+"""Weights on disk: read strictly, written whole, renamed by rules that run both ways."""

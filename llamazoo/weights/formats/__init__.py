@@ -1,0 +1,1 @@
+"""The formats that llamazoo reads and writes by itself."""

@@ -1,0 +1,148 @@
+"""From a checkpoint into a model: everything is compared before the first value is read, and nothing is left over."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from llamazoo.decoder import Decoder
+from llamazoo.errors import WeightsError
+from llamazoo.weights.checkpoint import Checkpoint
+from llamazoo.weights.rule import Drop, Move, plan
+from llamazoo.weights.store import Store
+
+__all__ = ["LoadReport", "load_weights", "targets"]
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """Which tensors of the model were loaded, which were not, and which of the checkpoint were not used, and why."""
+
+    loaded: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
+    dropped: dict[str, str] = field(default_factory=dict)  # name -> reason
+
+    def __str__(self) -> str:
+        lines = [f"loaded {len(self.loaded)} tensors"]
+        for what, names in (("not in the checkpoint, fresh", self.missing), ("in the checkpoint, not used", self.unused)):
+            lines += [f"{what}: {name}" for name in names]
+        lines += [f"dropped: {name} ({reason})" for name, reason in self.dropped.items()]
+        return "\n".join(lines)
+
+
+def targets(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors that a checkpoint of this model holds, each once; and the further names of those that are shared."""
+    tensors: dict[str, Tensor] = {}
+    shared: dict[str, str] = {}
+    first: dict[int, str] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) in first:
+            shared[name] = first[id(tensor)]
+        else:
+            first[id(tensor)] = name
+            tensors[name] = tensor
+    return tensors, shared
+
+
+def load_weights(model: Decoder, checkpoint: Checkpoint, device: torch.device, *, partial: bool = False) -> LoadReport:
+    """Fill a model of the meta device from a checkpoint, on `device`, in the model's dtypes.
+
+    One WeightsError lists all that is missing, unexpected, or of another shape or sort of number; then nothing has been loaded.
+    """
+    store = checkpoint.store
+    wanted, shared = targets(model)
+    moves, unused = plan(checkpoint.rules, store.names(), "theirs")
+    dropped = {name: move.rule.reason for move in moves if isinstance(move.rule, Drop) for name in move.theirs}
+    moves = [move for move in moves if not isinstance(move.rule, Drop)]
+    problems: list[str] = []
+    reached: dict[str, Move] = {}
+    for move in moves:
+        absent = [name for name in move.theirs if name not in store.names()]
+        if absent:
+            problems += [f"missing: {name} (it belongs with {move.theirs[0]})" for name in absent]
+            continue
+        known = [name for name in move.ours if name in wanted or name in shared]
+        if not known:
+            unused += move.theirs
+            continue
+        problems += _misfits(move, store, wanted, shared)
+        reached.update(dict.fromkeys(known, move))
+    missing = [name for name in wanted if name not in reached]
+    if not partial:
+        problems += [f"missing: {_their_name(checkpoint, name)}" for name in missing]
+        problems += [f"unexpected: {name!a}" for name in unused]
+    if problems:
+        raise WeightsError(f"{checkpoint.folder}: does not fit the model, nothing was loaded:\n" + "\n".join(f"  {p}" for p in problems))
+    loaded: dict[str, Tensor] = {}
+    for move in dict.fromkeys(reached.values()):
+        made = move.rule.read([store.read(name) for name in move.theirs])
+        for name, value in zip(move.ours, made, strict=True):
+            if name in shared:
+                _check_shared(checkpoint, name, value, shared, loaded, store, reached)
+            elif name in wanted:
+                loaded[name] = value.to(device, wanted[name].dtype).contiguous()
+    for name in missing:
+        loaded[name] = torch.empty_like(wanted[name], device=device)
+    for name, value in loaded.items():
+        _assign(model, name, value)
+    return LoadReport([name for name in wanted if name in reached], missing, unused, dropped)
+
+
+def _misfits(move: Move, store: Store, wanted: dict[str, Tensor], shared: dict[str, str]) -> list[str]:
+    """What is wrong with the shapes and dtypes of one move, found on tensors without data."""
+    label = ", ".join(move.theirs)
+    try:
+        shapes = [torch.empty(store.shape(name), dtype=store.dtype(name), device="meta") for name in move.theirs]
+        made = move.rule.read(shapes)
+    except (RuntimeError, ValueError) as error:
+        return [f"shape: {label}: {str(error).splitlines()[0]}"]
+    found = []
+    for name, value in zip(move.ours, made, strict=True):
+        target = wanted.get(shared.get(name, name))
+        if target is None:
+            found.append(f"unexpected: {label}: holds {name}, which the model has not")
+        elif value.shape != target.shape:
+            found.append(f"shape: {label} is {list(value.shape)}, the model's {name} is {list(target.shape)}")
+        elif value.dtype != target.dtype and not (_is_real(value.dtype) and _is_real(target.dtype)):
+            found.append(f"dtype: {label} is {value.dtype}, the model's {name} is {target.dtype}")
+    return found
+
+
+def _is_real(dtype: torch.dtype) -> bool:
+    """Dtypes that convert into each other with no more than rounding; float8 needs scales, which a plain tensor has not."""
+    return dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+def _their_name(checkpoint: Checkpoint, name: str) -> str:
+    moves, _ = plan(checkpoint.rules, [name], "ours")
+    theirs = ", ".join(moves[0].theirs) if moves else name
+    return theirs if theirs == name else f"{theirs} (the model's {name})"
+
+
+def _check_shared(
+    checkpoint: Checkpoint,
+    name: str,
+    value: Tensor,
+    shared: dict[str, str],
+    loaded: dict[str, Tensor],
+    store: Store,
+    reached: dict[str, Move],
+) -> None:
+    """A tensor that the model shares may be in the file twice, but then it must be the same."""
+    original = shared[name]
+    move = reached.get(original)
+    if move is None:
+        return
+    first = move.rule.read([store.read(theirs) for theirs in move.theirs])[move.ours.index(original)]
+    if not torch.equal(first, value):
+        raise WeightsError(f"{checkpoint.folder}: {name} and {original} are tied in this model, but differ in the checkpoint")
+
+
+def _assign(model: nn.Module, name: str, value: Tensor) -> None:
+    path, _, leaf = name.rpartition(".")
+    owner = model.get_submodule(path)
+    if leaf in owner._parameters:
+        owner._parameters[leaf] = nn.Parameter(value, requires_grad=value.is_floating_point())
+    else:
+        owner._buffers[leaf] = value

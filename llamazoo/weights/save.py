@@ -1,0 +1,65 @@
+"""From a model to a folder: made beside its place, then moved there whole."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from llamazoo.decoder import Decoder
+from llamazoo.errors import SaveError, WeightsError
+from llamazoo.weights.load import targets
+from llamazoo.weights.rule import Move, Rule, plan
+from llamazoo.weights.store import Piece
+
+__all__ = ["pieces", "save_folder"]
+
+
+def save_folder(folder: Path, write: Callable[[Path], None], tokenizer: Any = None) -> None:
+    """Let `write` fill a new folder, which appears under its name only when it is complete."""
+    if folder.is_symlink() or (folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))):
+        raise SaveError(f"{folder}: exists already; nothing is ever overwritten, so choose another name or remove it")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    except OSError as error:
+        raise SaveError(f"{folder}: cannot be made: {error.strerror}") from None
+    try:
+        write(draft)
+        if tokenizer is not None:
+            tokenizer.save(draft)
+        mask = os.umask(0)
+        os.umask(mask)
+        draft.chmod(0o777 & ~mask)
+        draft.replace(folder)
+    except OSError as error:
+        raise SaveError(f"{folder}: {error.strerror}; nothing was saved") from None
+    finally:
+        if draft.exists():
+            shutil.rmtree(draft)
+
+
+def pieces(model: Decoder, rules: Sequence[Rule]) -> Iterator[Piece]:
+    """A model's tensors as a format's rules write them, each made when it is asked for."""
+    tensors, _ = targets(model)
+    moves, left = plan(rules, tensors, "ours")
+    if left:
+        raise WeightsError(f"the format has no place for the tensors {', '.join(left)}")
+    for move in moves:
+        absent = [name for name in move.ours if name not in tensors]
+        if absent:
+            raise WeightsError(
+                f"the format writes {', '.join(move.theirs)} from {', '.join(move.ours)}; the model has no {', '.join(absent)}"
+            )
+        ours = [tensors[name] for name in move.ours]
+        shapes = move.rule.write([torch.empty_like(t, device="meta") for t in ours])
+        for index, (name, shape) in enumerate(zip(move.theirs, shapes, strict=True)):
+            yield Piece(name, shape.dtype, tuple(shape.shape), _maker(move, ours, index))
+
+
+def _maker(move: Move, ours: list[Tensor], index: int) -> Callable[[], Tensor]:
+    return lambda: move.rule.write([t.detach() for t in ours])[index]
