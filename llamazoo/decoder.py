@@ -183,7 +183,9 @@ class Decoder(nn.Module):
         pieces = []
         for first in range(0, rows.width, limit):
             piece, step = rows.step(first, min(first + limit, rows.width))
-            pieces.append(self.core(piece, replace(step, losses=losses), states))
+            if losses is not None:
+                step = replace(step, losses=losses)
+            pieces.append(self.core(piece, step, states))
         if state is not None:
             state.advanced(rows.ends, rows.last_segment(), rows.last_begin())
         x = pieces[0] if len(pieces) == 1 else torch.cat(pieces, 1)

@@ -21,7 +21,7 @@ class RMSNorm(Norm):
 
     def __init__(self, options: Options, site: Site) -> None:
         super().__init__(options, site)
-        self.eps = options.eps
+        self.eps, self.shape = options.eps, (site.dim,)
         self.weight = parameter(site.dim)
 
     def reset(self, draw: Draw) -> None:
@@ -29,8 +29,10 @@ class RMSNorm(Norm):
 
     def forward(self, x: Tensor) -> Tensor:  # [... d] -> [... d]
         wide = as_wide_as_float32(x)
+        if wide is x:  # nothing is cast, so the order below cannot matter, and one call does it all
+            return F.rms_norm(x, self.shape, self.weight, self.eps)
         # Cast first, then scale, as Meta's code does: the other order changes a quarter of the results in bfloat16.
-        return F.rms_norm(wide, self.weight.shape, None, self.eps).type_as(x) * self.weight
+        return F.rms_norm(wide, self.shape, None, self.eps).type_as(x) * self.weight
 
 
 class LayerNorm(Norm):

@@ -150,7 +150,7 @@ def refuse(*path_and_message: str) -> SpecError:
 
 def at_least_float32(dtype: torch.dtype) -> torch.dtype:
     """The dtype for norms, softmax, angles and logits: half precision is too coarse, float64 stays."""
-    return torch.promote_types(dtype, torch.float32)
+    return torch.float64 if dtype == torch.float64 else torch.float32  # promote_types would be an operator in every graph
 
 
 def parameter(*shape: int) -> nn.Parameter:
@@ -159,4 +159,5 @@ def parameter(*shape: int) -> nn.Parameter:
 
 
 def as_wide_as_float32(x: Tensor) -> Tensor:
-    return x.to(at_least_float32(x.dtype))
+    """x itself if it is float32 or float64, else x in float32."""
+    return x if x.dtype in (torch.float32, torch.float64) else x.float()

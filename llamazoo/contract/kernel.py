@@ -3,8 +3,7 @@
 b batch, t queries, s keys, h heads, k key/value heads, e head width.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,8 +14,7 @@ from llamazoo.contract.step import FAR, Step
 __all__ = ["Kernel", "Visible"]
 
 
-@dataclass(frozen=True)
-class Visible:
+class Visible(NamedTuple):
     """The keys that each query of a call may see: none after it, none before the window, none of another document.
 
     Where the keys lie: `own`, they are the call's own tokens; `slots`, key i of each row has order i; `ring`, key i has

@@ -3,7 +3,6 @@
 b batch, t tokens of this call, s keys to look at, d model width, h heads, k key/value heads, e head width, v vocabulary.
 """
 
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -78,20 +77,19 @@ class Position(Component):
         return None
 
 
-@dataclass(frozen=True)
 class Place:
     """A layer's hold on the position that it shares with others; not a module, so that nobody owns the position twice."""
 
-    name: str
-    position: Position
+    def __init__(self, name: str, position: Position) -> None:
+        self.name = name
+        self.position = position
+        self.has_bias = "bias" in position.acts()
 
     def rotate(self, q: Tensor, k: Tensor, step: Step) -> tuple[Tensor, Tensor]:
         return self.position.rotate(q, k, step.places[self.name])
 
     def bias(self, visible: Visible) -> Tensor | None:
-        if "bias" not in self.position.acts():
-            return None
-        return self.position.bias(visible.q_order, visible.k_order)
+        return self.position.bias(visible.q_order, visible.k_order) if self.has_bias else None
 
 
 class Attention(Component):

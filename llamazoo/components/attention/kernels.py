@@ -81,7 +81,8 @@ class SDPA(Kernel):
         softcap: float | None = None,
         scale: float,
     ) -> Tensor:
-        reason = self.refuses(bias=bias is not None, sinks=sinks is not None, softcap=softcap, q=q)
+        plain = bias is None and sinks is None and softcap is None
+        reason = None if plain else self.refuses(bias=bias is not None, sinks=sinks is not None, softcap=softcap, q=q)
         if reason is not None:
             raise KernelError(f"the kernel 'sdpa' refuses this call: {reason}; use `kernel: auto` or `kernel: eager`")
         pattern, mask = visible.pattern, None
@@ -108,26 +109,17 @@ class Auto(Kernel):
 
     def __init__(self, options: Options, site: Site) -> None:
         super().__init__(options, site)
-        self.candidates = torch.nn.ModuleList(site.build(part) for part in options.candidates)
+        self.kernels = torch.nn.ModuleList(site.build(part) for part in options.candidates)
+        self.candidates: tuple[Kernel, ...] = tuple(self.kernels)  # type: ignore[arg-type]
 
     def refuses(self, *, bias: bool, sinks: bool, softcap: float | None, q: Tensor | None = None) -> str | None:
         reasons = []
         for kernel in self.candidates:
-            assert isinstance(kernel, Kernel)
             reason = kernel.refuses(bias=bias, sinks=sinks, softcap=softcap, q=q)
             if reason is None:
                 return None
             reasons.append(f"{kernel.name}: {reason}")
         return "; ".join(reasons)
-
-    def choose(self, *, bias: bool, sinks: bool, softcap: float | None, q: Tensor | None = None) -> Kernel:
-        for kernel in self.candidates:
-            assert isinstance(kernel, Kernel)
-            if kernel.refuses(bias=bias, sinks=sinks, softcap=softcap, q=q) is None:
-                return kernel
-        raise KernelError(
-            f"every candidate of the kernel 'auto' refuses this call: {self.refuses(bias=bias, sinks=sinks, softcap=softcap, q=q)}"
-        )
 
     def forward(
         self,
@@ -141,6 +133,8 @@ class Auto(Kernel):
         softcap: float | None = None,
         scale: float,
     ) -> Tensor:
-        kernel = self.choose(bias=bias is not None, sinks=sinks is not None, softcap=softcap, q=q)
-        y: Tensor = kernel(q, k, v, visible=visible, bias=bias, sinks=sinks, softcap=softcap, scale=scale)
-        return y
+        for kernel in self.candidates:
+            if kernel.refuses(bias=bias is not None, sinks=sinks is not None, softcap=softcap, q=q) is None:
+                return kernel.forward(q, k, v, visible=visible, bias=bias, sinks=sinks, softcap=softcap, scale=scale)
+        reasons = self.refuses(bias=bias is not None, sinks=sinks is not None, softcap=softcap, q=q)
+        raise KernelError(f"every candidate of the kernel 'auto' refuses this call: {reasons}")

@@ -72,7 +72,11 @@ class Multihead(Attention):
         draw.zeros(self.o.bias)
 
     def forward(self, x: Tensor, step: Step, state: KeyValueState | None) -> Tensor:  # type: ignore[override]  # [b t d] -> [b t d]
-        q, k, v = (self.heads(layer(x)) for layer in (self.q, self.k, self.v))
+        b, t, _ = x.shape
+        # The number of heads is read from the tensor: a process that holds a share of them needs no other code.
+        q = self.q(x).view(b, t, -1, self.head_dim).transpose(1, 2)  # [b h t e]
+        k = self.k(x).view(b, t, -1, self.head_dim).transpose(1, 2)  # [b k t e]
+        v = self.v(x).view(b, t, -1, self.head_dim).transpose(1, 2)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         q, k = self.place.rotate(q, k, step)
@@ -81,11 +85,7 @@ class Multihead(Attention):
         else:
             k, v, visible = state.extend(k, v, step)
         y = self.kernel(q, k, v, visible=visible, bias=self.place.bias(visible), softcap=self.softcap, scale=self.scale)
-        return self.o(y.transpose(1, 2).flatten(2))
-
-    def heads(self, x: Tensor) -> Tensor:
-        # The number of heads is read from the tensor: a process that holds a share of them needs no other code.
-        return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # [b t h*e] -> [b h t e]
+        return self.o(y.transpose(1, 2).reshape(b, t, -1))
 
     def new_state(self, batch: int, capacity: int, *, chunk: int, device: torch.device, dtype: torch.dtype) -> KeyValueState:
         return KeyValueState(batch, capacity, self.n_kv_heads, self.head_dim, window=self.window, chunk=chunk, device=device, dtype=dtype)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from llamazoo.contract.component import Site, as_wide_as_float32, parameter
+from llamazoo.contract.component import Site, as_wide_as_float32, at_least_float32, parameter
 from llamazoo.contract.draw import Draw
 from llamazoo.contract.kinds import Position
 from llamazoo.contract.options import ComponentOptions, Positive
@@ -50,7 +50,7 @@ class Sinusoidal(Position):
         self.base, self.dim = options.base, site.dim
 
     def prepare(self, positions: Tensor, *, horizon: int, dtype: torch.dtype) -> Tensor:
-        wide = torch.promote_types(dtype, torch.float32)
+        wide = at_least_float32(dtype)
         feature = torch.arange(self.dim, device=positions.device)
         frequency = self.base ** -((feature - feature % 2).to(wide) / self.dim)
         angles = positions[..., None] * frequency

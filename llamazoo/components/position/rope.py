@@ -71,9 +71,5 @@ class RoPE(Position):
         return self._turn(x, at)
 
     def _turn(self, x: Tensor, at: Turn) -> Tensor:
-        if self.by_halves:
-            first, second = x.chunk(2, -1)
-            partner = torch.cat((second, first), -1)
-        else:
-            partner = x.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
+        partner = x.roll(self.width // 2, -1) if self.by_halves else x.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
         return torch.addcmul(x * at.cos, partner, at.sin)
