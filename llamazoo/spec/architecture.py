@@ -141,6 +141,8 @@ class ArchitectureSpec(BaseModel):
     def _read_position(cls, value: Any, info: ValidationInfo) -> str | Part:
         named = info.data.get("positions")
         if named:
+            if isinstance(value, Mapping) and set(value) == {"type"}:
+                value = value["type"]  # a word merged over the part that an extended spec had here
             if not isinstance(value, str) or value not in named:
                 hint = nearest(value, named) if isinstance(value, str) else ""
                 raise SpecError(f"no position of this spec is named {value!r}; {hint}named in `positions`: {', '.join(named)}")
@@ -235,18 +237,21 @@ class ArchitectureSpec(BaseModel):
         return self._resolved[matching]
 
     def _matching(self, number: int) -> tuple[int, ...]:
-        return tuple(i for i, patch in enumerate(self.layers) if number in patch.layers(self.n_layers))
+        return tuple(i for i in range(len(self.layers)) if number in self._reach(i))
+
+    def _reach(self, patch: int) -> range:
+        try:
+            return self.layers[patch].layers(self.n_layers)
+        except SpecError as error:
+            raise error.under("layers", patch) from None
 
     def _some_layers(self) -> Iterator[int]:
         """Layers among which every combination of patches occurs (of the first LOOKED_AT, and the first that each patch reaches)."""
         yield 0
         if self.layers:
             yield from range(1, min(self.n_layers, LOOKED_AT))
-        for i, patch in enumerate(self.layers):
-            try:
-                yield patch.layers(self.n_layers)[0]
-            except SpecError as error:
-                raise error.under("layers", i) from None
+        for i in range(len(self.layers)):
+            yield self._reach(i)[0]
 
     def _resolve(self, matching: tuple[int, ...]) -> LayerSpec:
         chosen: dict[str, Any] = {field: getattr(self, field) for field in LAYER_PARTS}

@@ -67,6 +67,8 @@ def undot(overrides: Mapping[str, Any]) -> dict[str, Any]:
         *outer, last = key.split(".")
         inner = result
         for name in outer:
+            if isinstance(inner.get(name), str):  # norm=layernorm, then norm.eps=1e-3
+                inner[name] = {"type": inner[name]}
             inner = inner.setdefault(name, {})
             if not isinstance(inner, dict):
                 raise SpecError(f"the override {key!r} reaches into {name!r}, which another override sets")

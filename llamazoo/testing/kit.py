@@ -131,7 +131,7 @@ def meta_build(of: Subject) -> Iterator[str]:
     mine, theirs = ({**dict(m.named_parameters()), **dict(m.named_buffers())} for m in (direct, later))
     for name, value in mine.items():
         if name not in theirs or not torch.equal(value, theirs[name]):
-            yield f"{name} differs between a direct build and one by way of the meta device; fill it in reset() or compute(), not in __init__"
+            yield f"{name} differs between a direct build and one by way of meta; fill it in reset() or compute(), not in __init__"
     yield from _compare("the logits of a direct build", direct.eval()(of.tokens()), later(of.tokens()), "the same by way of meta")
 
 

@@ -144,8 +144,10 @@ class ShardStore:
 
 
 def _unpickled(path: Path) -> dict[str, Tensor]:
+    if not zipfile.is_zipfile(path):
+        raise WeightsError(f"{path}: is no file of plain tensors: torch.save has written zip archives since 1.6, and this is none")
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, OSError) as error:
         raise WeightsError(f"{path}: is no file of plain tensors: {str(error).splitlines()[0][:200]}") from None
     if not isinstance(found, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in found.items()):

@@ -1,0 +1,206 @@
+"""Specs: composition, patterns, canonical form, and errors that say where and what would do."""
+
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import llamazoo
+from llamazoo.errors import SpecError, UnknownComponentError
+from llamazoo.spec.architecture import merge
+from llamazoo.spec.yaml import read_yaml
+
+
+def written(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(textwrap.dedent(text))
+    return path
+
+
+def tiny(**changes: Any) -> dict[str, Any]:
+    return merge(llamazoo.load_spec("llama-tiny").canonical(), changes)
+
+
+def test_a_spec_is_found_by_zoo_name_with_or_without_its_ending() -> None:
+    assert llamazoo.load_spec("llama-7b") == llamazoo.load_spec("llama-7b.yaml")
+    assert llamazoo.load_spec("llama-7b").source == "zoo/llama-7b.yaml"
+
+
+def test_an_existing_file_wins_over_the_zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written(tmp_path, "llama-7b.yaml", "extends: llama-tiny\ndim: 64\n")
+    monkeypatch.chdir(tmp_path)
+    spec = llamazoo.load_spec("llama-7b.yaml")
+    assert spec.dim == 64
+    assert spec.source == str(tmp_path / "llama-7b.yaml")
+
+
+def test_a_folder_of_the_zoos_name_does_not_hide_the_zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "llama-7b").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert llamazoo.load_spec("llama-7b").dim == 4096
+
+
+def test_shorthand_and_long_form_are_one_spec() -> None:
+    assert llamazoo.load_spec(tiny(norm="layernorm")) == llamazoo.load_spec(tiny(norm={"type": "layernorm", "eps": 1e-5, "bias": True}))
+
+
+def test_an_alias_stands_for_its_canonical_part() -> None:
+    assert llamazoo.load_spec(tiny(feed_forward="swiglu")) == llamazoo.load_spec(tiny(feed_forward={"type": "gated", "activation": "silu"}))
+    geglu = llamazoo.load_spec(tiny(feed_forward={"type": "geglu", "bias": True})).canonical()["feed_forward"]
+    assert (geglu["type"], geglu["activation"]["type"], geglu["bias"]) == ("gated", "gelu", True)
+
+
+def test_extends_merges_a_part_of_the_same_type_and_replaces_one_of_another(tmp_path: Path) -> None:
+    base = "extends: llama-tiny\nnorm: {eps: 1e-3}\nattention: {window: 7}\n"
+    written(tmp_path, "base.yaml", base)
+    same = llamazoo.load_spec(written(tmp_path, "same.yaml", "extends: base.yaml\nattention: {softcap: 2}\n")).canonical()
+    assert (same["norm"]["eps"], same["attention"]["window"], same["attention"]["softcap"]) == (1e-3, 7, 2.0)
+    other = llamazoo.load_spec(written(tmp_path, "other.yaml", "extends: base.yaml\nnorm: layernorm\n")).canonical()
+    assert other["norm"] == {"type": "layernorm", "eps": 1e-5, "bias": True}
+
+
+def test_overrides_reach_inside_by_dots_and_merge_like_extends() -> None:
+    spec = llamazoo.load_spec("llama-tiny", {"position.theta": 5e5, "norm": "layernorm", "norm.eps": 1e-3} | {"n_layers": 2} | {})
+    assert spec.position.options.theta == 5e5
+    assert spec.n_layers == 2
+    assert spec.norm.options.eps == 1e-3
+
+
+def test_an_override_of_a_spec_object_leaves_the_object_alone() -> None:
+    spec = llamazoo.load_spec("llama-tiny")
+    other = llamazoo.load_spec(spec, {"position": "alibi"})
+    assert (spec.position.type, other.position.type) == ("rope", "alibi")
+
+
+def test_a_pattern_says_which_layers_differ() -> None:
+    spec = llamazoo.load_spec(
+        tiny(
+            n_layers=12,
+            positions={"local": {"type": "rope", "theta": 1e4}, "far": {"type": "rope", "theta": 1e6}},
+            position="local",
+            attention={"window": 16},
+            layers=[{"every": 6, "offset": 5, "position": "far", "attention": {"window": None}}, {"at": "0:2", "feed_forward": "mlp"}],
+        )
+    )
+    windows = [spec.layer(i).attention.options.window for i in range(12)]
+    assert windows == [16, 16, 16, 16, 16, None] * 2
+    assert [spec.layer(i).position for i in (4, 5, 11)] == ["local", "far", "far"]
+    assert [spec.layer(i).feed_forward.type for i in range(3)] == ["mlp", "mlp", "gated"]
+    assert llamazoo.load_spec(spec.canonical()) == spec
+
+
+PATTERN_FAULTS = [
+    ([{"at": 4, "norm": "none"}], r"layers\.0\.at: 4 matches none, or not only, of the layers 0 to 3"),
+    ([{"at": "2:9", "norm": "none"}], r"layers\.0\.at: '2:9' matches none, or not only"),
+    ([{"every": 2, "offset": 9, "norm": "none"}], r"layers\.0\.every: every 2 from 9 matches none"),
+    ([{"norm": "none"}], r"layers\.0: .*either `at`"),
+    ([{"at": 0, "every": 2}], r"layers\.0: .*either `at`"),
+    ([{"at": "x"}], r"layers\.0\.at: 'x' is neither a layer"),
+    ([{"at": 0, "position": "far"}], r"layers\.0\.position: no position named 'far'; .*name them in `positions`"),
+    ([{"at": 0, "attention": {"windw": 3}}], r"layers\.0\.attention\.windw: no such field; did you mean 'window'"),
+    ([{"at": 0, "atention": {}}], r"layers\.0\.atention: no such field"),
+]
+
+
+@pytest.mark.parametrize(("layers", "message"), PATTERN_FAULTS, ids=str)
+def test_a_pattern_that_cannot_be_is_refused_with_its_place(layers: list[Any], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        llamazoo.load_spec(tiny(layers=layers))
+
+
+def test_a_patch_that_no_longer_fits_says_that_it_was_inherited(tmp_path: Path) -> None:
+    written(tmp_path, "base.yaml", "extends: llama-tiny\nlayers:\n  - {at: 0, feed_forward: {activation: relu}}\n")
+    assert llamazoo.load_spec(tmp_path / "base.yaml").layer(0).feed_forward.options.activation.type == "relu"
+    child = written(tmp_path, "child.yaml", "extends: base.yaml\nnorm: none\nlayers: []\n")
+    assert llamazoo.load_spec(child).layers == []
+
+
+FAULTS = [
+    ({"dimm": 3}, r"dimm: no such field; did you mean 'dim'"),
+    ({"norm": "layrnorm"}, r"norm: no norm named 'layrnorm'; did you mean 'layernorm'\? known: layernorm, none, rmsnorm"),
+    ({"feed_forward": {"activation": "gulu"}}, r"feed_forward\.activation: no activation named 'gulu'; did you mean"),
+    (
+        {"feed_forward": {"activation": {"type": "gelu", "aproximate": "tanh"}}},
+        r"activation\.aproximate: no such field; did you mean 'approximate'",
+    ),
+    ({"position": {"theta": -1}}, r"position\.theta: .*greater than 0, found -1"),
+    ({"norm": 3}, r"norm: expected the name of a norm, or a map"),
+    ({"norm": {"type": 3}}, r"norm: a map needs `type`"),
+    ({"dtype": "float12"}, r"dtype: .*'float32'"),
+    ({"eos_ids": [256]}, r"eos_ids: 256 is no token of a vocabulary of 256"),
+    ({"version": 2}, r"version: found 2; this llamazoo reads version 1"),
+    ({"positions": {"class": "rope"}, "position": "class"}, r"positions: 'class' cannot name a position"),
+    ({"positions": {"a": "rope"}, "position": "b"}, r"position: no position of this spec is named 'b'"),
+    ({"positions": {"a": "rope", "b": "alibi"}, "position": "a"}, r"positions\.b: no layer has this position"),
+    ({"attention": {"kernel": "sdpa", "softcap": 3.0}}, r"attention\.kernel: sdpa cannot compute this attention: .* cannot cap scores"),
+    ({"attention": {"n_kv_heads": 3}}, r"attention\.n_kv_heads: 3 key/value heads .* do not divide 4 heads .*use one of \[1, 2, 4\]"),
+    ({"head_dim": 7}, r"position\.fraction: rotates 7 of the 7 features of a head \(head_dim\)"),
+    ({"hidden_dim": None}, r"feed_forward\.hidden_dim: a feed-forward needs a width"),
+    ({"position": {"type": "t5", "buckets": 7}}, r"position\.buckets: 7 buckets need to be even"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), FAULTS, ids=str)
+def test_an_error_names_the_field_and_what_would_do(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        llamazoo.load_spec(tiny(**change))
+
+
+def test_an_unknown_part_is_its_own_kind_of_error() -> None:
+    with pytest.raises(UnknownComponentError, match="no norm named 'nope'"):
+        llamazoo.load_spec(tiny(norm="nope"))
+
+
+def test_all_faults_are_told_at_once() -> None:
+    with pytest.raises(SpecError, match=r"3 problems") as caught:
+        llamazoo.load_spec(tiny(dimm=1, n_layers=0, norm="nope"))
+    assert {str(p.path[0]) for p in caught.value.problems} == {"dimm", "n_layers", "norm"}
+
+
+class Deaf(llamazoo.Attention):
+    """A mixer that carries out nothing that a position asks for."""
+
+    name = "deaf"
+
+
+def test_a_position_that_the_attention_would_ignore_is_refused() -> None:
+    registry = llamazoo.default_registry().extended(Deaf)
+    with pytest.raises(SpecError, match=r"attention: the attention 'deaf' does not do what the position 'rope' asks \(rotate\)"):
+        llamazoo.load_spec(tiny(attention="deaf"), registry=registry)
+    assert llamazoo.load_spec(tiny(attention="deaf", position="learned"), registry=registry).attention.type == "deaf"
+
+
+def test_numbers_are_read_as_people_mean_them() -> None:
+    data = read_yaml("a: 1e-5\nb: 1.5E+3\nc: .5\nd: -7\ne: no\nf: 12:30\ng: null\nh: true\ni: '010'\nj: 0x1f\n")
+    assert data == {"a": 1e-5, "b": 1500.0, "c": 0.5, "d": -7, "e": "no", "f": "12:30", "g": None, "h": True, "i": "010", "j": "0x1f"}
+
+
+def test_every_option_of_every_part_changes_the_model_or_is_refused() -> None:
+    """Declared means executed: an option that has no effect would be a lie."""
+    changes = {
+        "attention.window": 3,
+        "attention.softcap": 0.01,
+        "attention.scale": 3.0,
+        "attention.qk_norm": "rmsnorm",
+        "position.theta": 3.0,
+        "position.layout": "interleaved",
+        "position.fraction": 0.5,
+        "norm.eps": 0.5,
+        "embedding.scale": 3.0,
+        "head.softcap": 0.1,
+        "head.scale": 3.0,
+        "head.tied": True,
+        "final_norm": "none",
+        "feed_forward.activation": "relu",
+        "block": "postnorm",
+        "init.std": 0.5,
+        "init.seed": 1,
+    }
+    import torch
+
+    tokens = torch.arange(24)[None] * 3
+    base = llamazoo.build_model("llama-tiny")(tokens)
+    for path, value in changes.items():
+        assert not torch.equal(llamazoo.build_model("llama-tiny", overrides={path: value})(tokens), base), path
