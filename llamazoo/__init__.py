@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     )
     from llamazoo.weights.checkpoint import Checkpoint, Format
     from llamazoo.weights.load import LoadReport
+    from llamazoo.weights.rotary import rotary_rule
     from llamazoo.weights.rule import Drop, Fuse, Permute, Rename, Rule, Split, Transpose
     from llamazoo.weights.store import Store
 
@@ -143,6 +144,7 @@ __all__ = [
     "load_spec",
     "load_tokenizer",
     "part",
+    "rotary_rule",
     "save_model",
     "stream",
     "zoo_names",
@@ -198,9 +200,11 @@ _HOMES = {
         "NormPart",
         "PositionPart",
         "part",
+        "rotary_rule",
     ),
     "llamazoo.weights.checkpoint": ("Checkpoint", "Format"),
     "llamazoo.weights.load": ("LoadReport",),
+    "llamazoo.weights.rotary": ("rotary_rule",),
     "llamazoo.weights.rule": ("Drop", "Fuse", "Permute", "Rename", "Rule", "Split", "Transpose"),
     "llamazoo.weights.store": ("Store",),
 }

@@ -15,12 +15,13 @@ from llamazoo.cost import check_budget, dtype_of
 from llamazoo.decoder import Decoder
 from llamazoo.errors import LlamazooError, SaveError, SpecError, UnsupportedError, WeightsError
 from llamazoo.registry import Registry, default_registry
+from llamazoo.spec.architecture import ArchitectureSpec
 from llamazoo.spec.compose import SpecLike, load_spec
 from llamazoo.weights.checkpoint import Checkpoint, open_checkpoint
 from llamazoo.weights.load import load_weights
 from llamazoo.weights.save import save_folder
 
-__all__ = ["build_model", "load_model", "reset", "save_model"]
+__all__ = ["build_model", "load_checkpoint", "load_model", "reset", "save_model"]
 
 Device = torch.device | str | int
 
@@ -46,7 +47,7 @@ def build_model(
     found = load_spec(spec, overrides, registry=registry)
     if weights is not None:
         checkpoint = open_checkpoint(Path(weights), registry or default_registry())
-        return _load(found, checkpoint, device, dtype, partial=False, budget=budget)
+        return load_checkpoint(found, checkpoint, device, dtype, budget=budget)
     target, dtype = _device(device), dtype_of(found, dtype)
     model = _shapes(found, target, dtype, budget)
     if target.type == "meta":
@@ -67,14 +68,14 @@ def load_model(
     registry: Registry | None = None,
     budget: int | str | None = None,
 ) -> Decoder:
-    """The model in a folder of ours, of Hugging Face, or of Meta; the folder tells which.
+    """The model in a folder of ours, of Hugging Face or of Meta, or at a path of a plugin's format; what lies there tells which.
 
     Every tensor must be there, fit and be used, or WeightsError lists all that do not and nothing is loaded. With
     `partial`, what is missing keeps fresh values, and `model.load_report` says what was and what was not loaded.
     """
     _refuse_mesh(mesh)
     checkpoint = open_checkpoint(Path(folder), registry or default_registry())
-    return _load(checkpoint.spec, checkpoint, device, dtype, partial=partial, budget=budget)
+    return load_checkpoint(checkpoint.spec, checkpoint, device, dtype, partial=partial, budget=budget)
 
 
 def save_model(model: Decoder, folder: str | PathLike[str], *, format: str = "native", tokenizer: Any = None) -> None:  # noqa: A002
@@ -89,9 +90,16 @@ def save_model(model: Decoder, folder: str | PathLike[str], *, format: str = "na
     save_folder(Path(folder), lambda draft: target.write(model, draft), tokenizer)
 
 
-def _load(
-    spec: Any, checkpoint: Checkpoint, device: Device | None, dtype: torch.dtype | None, *, partial: bool, budget: int | str | None
+def load_checkpoint(
+    spec: ArchitectureSpec,
+    checkpoint: Checkpoint,
+    device: Device | None = None,
+    dtype: torch.dtype | None = None,
+    *,
+    partial: bool = False,
+    budget: int | str | None = None,
 ) -> Decoder:
+    """What `load_model` does, from a checkpoint that is open already; its store may be one that watches what is read."""
     target, dtype = _device(device), dtype_of(spec, dtype)
     try:
         model = _shapes(spec, target, dtype, budget)

@@ -16,7 +16,7 @@ from llamazoo.contract.options import Positive
 
 __all__ = ["Draw", "Init"]
 
-PIECE = 1 << 24  # elements drawn at once: bounds the float32 copy beside a bfloat16 parameter to 64 MiB
+PIECE = 1 << 20  # elements drawn at once: a buffer small enough for the allocator to keep, and for the cache
 
 
 class Init(BaseModel):

@@ -1,7 +1,6 @@
 """Text to token ids and back: sentencepiece models and tokenizer.json files, behind one face."""
 
 import json
-import shutil
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import Protocol
 import sentencepiece
 import tokenizers
 
-from llamazoo.errors import InputError, SaveError, TokenizerError
+from llamazoo.errors import InputError, TokenizerError
+from llamazoo.registry import default_registry
 from llamazoo.weights.files import plain_file, read_json
 
 __all__ = ["Decoding", "JsonTokenizer", "SentencePieceTokenizer", "Tokenizer", "load_tokenizer"]
@@ -46,13 +46,19 @@ class Tokenizer(Protocol):
 
 
 def load_tokenizer(folder: str | PathLike[str]) -> Tokenizer:
-    """The tokenizer in a folder, or of a file: tokenizer.json, or a sentencepiece tokenizer.model. Raises TokenizerError."""
+    """The tokenizer in a model's folder or file, or of a tokenizer's own: tokenizer.json, or a sentencepiece tokenizer.model.
+
+    Raises TokenizerError.
+    """
     path = Path(folder)
+    for form in default_registry().formats().values():
+        if form.recognises(path) and (carried := form.tokenizer(path)) is not None:
+            return carried  # the format keeps it within the checkpoint
     if path.is_dir():
         found = [path / name for name in (JSON_FILE, MODEL_FILE) if (path / name).exists()]
         if not found:
             raise TokenizerError(f"{path}: has neither {JSON_FILE} nor {MODEL_FILE}")
-        path = found[0]
+        path = plain_file(path, found[0].name)
     if not path.is_file():
         raise TokenizerError(f"{path}: there is no such file")
     if path.stat().st_size > MAX_BYTES:
@@ -64,9 +70,9 @@ class SentencePieceTokenizer:
     """A sentencepiece model, with its beginning-of-sequence id before every text, as LLaMA was trained. Kudo & Richardson 2018."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
         try:
-            self.processor = sentencepiece.SentencePieceProcessor(model_proto=path.read_bytes())
+            self.file = path.read_bytes()
+            self.processor = sentencepiece.SentencePieceProcessor(model_proto=self.file)
         except (RuntimeError, OSError) as error:
             raise TokenizerError(f"{path}: is no sentencepiece model: {error}") from None
         self.vocab_size: int = self.processor.vocab_size()
@@ -83,16 +89,16 @@ class SentencePieceTokenizer:
         return text
 
     def save(self, folder: str | PathLike[str]) -> None:
-        _copy(self.path, Path(folder) / MODEL_FILE)
+        (Path(folder) / MODEL_FILE).write_bytes(self.file)
 
 
 class JsonTokenizer:
     """A tokenizer.json of the Hugging Face tokenizers library; its end-of-sequence token comes from tokenizer_config.json beside it."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
         try:
-            self.tokenizer = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
+            self.file = path.read_bytes()
+            self.tokenizer = tokenizers.Tokenizer.from_str(self.file.decode("utf-8"))
         except Exception as error:  # the library raises bare Exception
             raise TokenizerError(f"{path}: is no tokenizer.json: {str(error)[:200]}") from None
         self.tokenizer.no_truncation()
@@ -119,7 +125,7 @@ class JsonTokenizer:
         return text
 
     def save(self, folder: str | PathLike[str]) -> None:
-        _copy(self.path, Path(folder) / JSON_FILE)
+        (Path(folder) / JSON_FILE).write_bytes(self.file)
         special = {
             name: self.tokenizer.id_to_token(i)
             for name, i in (("bos_token", self.bos_id), ("eos_token", next(iter(self.eos_ids), None)))
@@ -170,10 +176,3 @@ def _checked(ids: Sequence[int], vocab_size: int | None) -> list[int]:
         if i < 0 or (vocab_size is not None and i >= vocab_size):
             raise InputError(f"token id {i} is outside the tokenizer's vocabulary")
     return found
-
-
-def _copy(source: Path, target: Path) -> None:
-    try:
-        shutil.copyfile(source, target)
-    except OSError as error:
-        raise SaveError(f"{target}: {error.strerror}") from None

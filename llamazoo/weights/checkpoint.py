@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from llamazoo.errors import UnsupportedError, WeightsError
 from llamazoo.registry import Registry
@@ -13,18 +13,23 @@ from llamazoo.weights.store import Store
 
 if TYPE_CHECKING:
     from llamazoo.decoder import Decoder
+    from llamazoo.generation.tokenizer import Tokenizer
 
 __all__ = ["Checkpoint", "Format", "open_checkpoint"]
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What stands in a folder: the architecture, the tensors, and the rules that make theirs ours."""
+    """What stands in a folder: the architecture, the tensors, and the format that knows how theirs become ours."""
 
     folder: Path
     spec: ArchitectureSpec
     store: Store
-    rules: Sequence[Rule]
+    format: "type[Format]"
+
+    def rules(self, spec: ArchitectureSpec) -> Sequence[Rule]:
+        """The rules that make these tensors those of a model of `spec`, which need not be the checkpoint's own."""
+        return self.format.rules(spec, self.spec)
 
 
 class Format:
@@ -44,8 +49,11 @@ class Format:
         raise NotImplementedError
 
     @classmethod
-    def rules(cls, spec: ArchitectureSpec) -> Sequence[Rule]:
-        """The rules between this format's tensors and those of a model of this spec."""
+    def rules(cls, spec: ArchitectureSpec, stored: ArchitectureSpec) -> Sequence[Rule]:
+        """The rules between the tensors that this format keeps for the spec `stored` and those of a model of `spec`.
+
+        They differ where the file's architecture is an ablation's parent, or has its rotary pairs in another layout.
+        """
         raise NotImplementedError
 
     @classmethod
@@ -54,7 +62,7 @@ class Format:
         raise UnsupportedError(f"the format {cls.name!r} can be read, not written")
 
     @classmethod
-    def tokenizer(cls, path: Path) -> Any | None:
+    def tokenizer(cls, path: Path) -> "Tokenizer | None":
         """The tokenizer that the checkpoint itself carries, if it does so in a way of its own; None: it lies in the folder as files."""
         return None
 
@@ -67,7 +75,7 @@ def open_checkpoint(path: Path, registry: Registry) -> Checkpoint:
 def format_of(path: Path, registry: Registry) -> type[Format]:
     """The one format that recognises what lies at a path."""
     if not path.exists():
-        raise WeightsError(f"{path}: there is no such folder")
+        raise WeightsError(f"{path}: there is no such file or folder")
     formats = registry.formats()
     found = [form for form in formats.values() if form.recognises(path)]
     if len(found) == 1:

@@ -1,5 +1,6 @@
 """From a checkpoint into a model: everything is compared before the first value is read, and nothing is left over."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -8,10 +9,10 @@ from torch import Tensor, nn
 from llamazoo.decoder import Decoder
 from llamazoo.errors import WeightsError
 from llamazoo.weights.checkpoint import Checkpoint
-from llamazoo.weights.rule import Drop, Move, plan
+from llamazoo.weights.rule import Drop, Move, Rule, plan
 from llamazoo.weights.store import Store
 
-__all__ = ["LoadReport", "load_weights", "targets"]
+__all__ = ["LoadReport", "compare", "load_weights", "targets"]
 
 
 @dataclass(frozen=True)
@@ -45,20 +46,21 @@ def targets(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
     return tensors, shared
 
 
-def load_weights(model: Decoder, checkpoint: Checkpoint, device: torch.device, *, partial: bool = False) -> LoadReport:
-    """Fill a model of the meta device from a checkpoint, on `device`, in the model's dtypes.
+def compare(model: Decoder, checkpoint: Checkpoint, *, partial: bool = False) -> tuple[dict[str, Move], LoadReport]:
+    """Which move makes each of the model's tensors, and what loading them would report; no value is read.
 
-    One WeightsError lists all that is missing, unexpected, or of another shape or sort of number; then nothing has been loaded.
+    One WeightsError lists all that is missing, unexpected, or of another shape or sort of number.
     """
     store = checkpoint.store
     wanted, shared = targets(model)
-    moves, unused = plan(checkpoint.rules, store.names(), "theirs")
+    rules, present = checkpoint.rules(model.spec), set(store.names())
+    moves, unused = plan(rules, store.names(), "theirs")
     dropped = {name: move.rule.reason for move in moves if isinstance(move.rule, Drop) for name in move.theirs}
     moves = [move for move in moves if not isinstance(move.rule, Drop)]
     problems: list[str] = []
     reached: dict[str, Move] = {}
     for move in moves:
-        absent = [name for name in move.theirs if name not in store.names()]
+        absent = [name for name in move.theirs if name not in present]
         if absent:
             problems += [f"missing: {name} (it belongs with {move.theirs[0]})" for name in absent]
             continue
@@ -70,10 +72,18 @@ def load_weights(model: Decoder, checkpoint: Checkpoint, device: torch.device, *
         reached.update(dict.fromkeys(known, move))
     missing = [name for name in wanted if name not in reached]
     if not partial:
-        problems += [f"missing: {_their_name(checkpoint, name)}" for name in missing]
+        problems += [f"missing: {_their_name(rules, name)}" for name in missing]
         problems += [f"unexpected: {name!a}" for name in unused]
     if problems:
         raise WeightsError(f"{checkpoint.folder}: does not fit the model, nothing was loaded:\n" + "\n".join(f"  {p}" for p in problems))
+    return reached, LoadReport([name for name in wanted if name in reached], missing, unused, dropped)
+
+
+def load_weights(model: Decoder, checkpoint: Checkpoint, device: torch.device, *, partial: bool = False) -> LoadReport:
+    """Fill a model of the meta device from a checkpoint, on `device`, in the model's dtypes. Raises WeightsError as `compare` does."""
+    reached, report = compare(model, checkpoint, partial=partial)
+    store = checkpoint.store
+    wanted, shared = targets(model)
     loaded: dict[str, Tensor] = {}
     for move in dict.fromkeys(reached.values()):
         made = move.rule.read([store.read(name) for name in move.theirs])
@@ -82,11 +92,11 @@ def load_weights(model: Decoder, checkpoint: Checkpoint, device: torch.device, *
                 _check_shared(checkpoint, name, value, shared, loaded, store, reached)
             elif name in wanted:
                 loaded[name] = value.to(device, wanted[name].dtype).contiguous()
-    for name in missing:
+    for name in report.missing:
         loaded[name] = torch.empty_like(wanted[name], device=device)
     for name, value in loaded.items():
         _assign(model, name, value)
-    return LoadReport([name for name in wanted if name in reached], missing, unused, dropped)
+    return report
 
 
 def _misfits(move: Move, store: Store, wanted: dict[str, Tensor], shared: dict[str, str]) -> list[str]:
@@ -114,8 +124,8 @@ def _is_real(dtype: torch.dtype) -> bool:
     return dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
-def _their_name(checkpoint: Checkpoint, name: str) -> str:
-    moves, _ = plan(checkpoint.rules, [name], "ours")
+def _their_name(rules: Sequence[Rule], name: str) -> str:
+    moves, _ = plan(rules, [name], "ours")
     theirs = ", ".join(moves[0].theirs) if moves else name
     return theirs if theirs == name else f"{theirs} (the model's {name})"
 

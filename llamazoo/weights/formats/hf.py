@@ -13,11 +13,12 @@ from llamazoo.spec.architecture import ArchitectureSpec
 from llamazoo.spec.compose import parse_spec
 from llamazoo.weights.checkpoint import Checkpoint, Format
 from llamazoo.weights.files import plain_file, read_json
-from llamazoo.weights.rule import Drop, Permute, Rename, Rule
+from llamazoo.weights.rotary import rotary_rule
+from llamazoo.weights.rule import Drop, Rename, Rule
 from llamazoo.weights.save import pieces
 from llamazoo.weights.store import INDEX, SINGLE, SafetensorsStore, write_sharded
 
-__all__ = ["HuggingFace", "config_of", "differences", "rotary_rule", "spec_of"]
+__all__ = ["HuggingFace", "config_of", "differences", "spec_of"]
 
 ACTIVATIONS: dict[str, Any] = {
     "silu": "silu",
@@ -65,10 +66,10 @@ class HuggingFace(Format):
             raise WeightsError(f"{error} (from {where.name})") from error
         if not (path / SINGLE).exists() and not (path / INDEX).exists() and any(path.glob("pytorch_model*.bin")):
             raise WeightsError(f"{path}: has its weights in pytorch_model.bin; convert them to safetensors first")
-        return Checkpoint(path, spec, SafetensorsStore.in_folder(path), cls.rules(spec))
+        return Checkpoint(path, spec, SafetensorsStore.in_folder(path), cls)
 
     @classmethod
-    def rules(cls, spec: ArchitectureSpec) -> Sequence[Rule]:
+    def rules(cls, spec: ArchitectureSpec, stored: ArchitectureSpec) -> Sequence[Rule]:
         layer, ours = "model.layers.*", "blocks.*"
         names = {"q": "self_attn.q_proj", "k": "self_attn.k_proj", "v": "self_attn.v_proj", "o": "self_attn.o_proj"}
         mlp = {"gate": "mlp.gate_proj", "up": "mlp.up_proj", "down": "mlp.down_proj"}
@@ -100,16 +101,7 @@ class HuggingFace(Format):
             raise WeightsError("a Hugging Face llama folder cannot express this architecture:\n" + "\n".join(f"  {line}" for line in lost))
         config["dtype"] = str(model.dtype).removeprefix("torch.")
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        write_sharded(folder, pieces(model, cls.rules(model.spec)))
-
-
-def rotary_rule(spec: ArchitectureSpec, theirs: str, ours: str, layout: Any) -> Rule:
-    """The rule for a projection to rotated heads, whose rows stand in the checkpoint's `layout`, in the model in the spec's."""
-    options: Any = spec.places()[spec.layer(0).position].options
-    if getattr(options, "layout", layout) == layout:
-        return Rename(theirs, ours)
-    width = spec.site().head_dim
-    return Permute(theirs, ours, width, int(width * options.fraction), layout)
+        write_sharded(folder, pieces(model, cls.rules(model.spec, model.spec)))
 
 
 def spec_of(config: dict[str, Any], where: str) -> dict[str, Any]:

@@ -23,7 +23,8 @@ from llamazoo.spec.architecture import ArchitectureSpec
 from llamazoo.spec.compose import parse_spec
 from llamazoo.weights.checkpoint import Checkpoint, Format
 from llamazoo.weights.files import plain_file, read_json
-from llamazoo.weights.formats.hf import differences, rotary_rule
+from llamazoo.weights.formats.hf import differences
+from llamazoo.weights.rotary import rotary_rule
 from llamazoo.weights.rule import Drop, Rename, Rule
 from llamazoo.weights.save import pieces
 
@@ -53,10 +54,10 @@ class Meta(Format):
             spec = parse_spec(spec_of(params, store, str(where)), registry, source=str(where))
         except SpecError as error:
             raise WeightsError(f"{error} (from {where.name})") from error
-        return Checkpoint(path, spec, store, cls.rules(spec))
+        return Checkpoint(path, spec, store, cls)
 
     @classmethod
-    def rules(cls, spec: ArchitectureSpec) -> Sequence[Rule]:
+    def rules(cls, spec: ArchitectureSpec, stored: ArchitectureSpec) -> Sequence[Rule]:
         theirs, ours = "layers.*", "blocks.*"
         return [
             Rename("tok_embeddings.weight", "embedding.weight"),
@@ -81,7 +82,9 @@ class Meta(Format):
         if lost:
             raise WeightsError("a Meta folder cannot express this architecture:\n" + "\n".join(f"  {line}" for line in lost))
         (folder / "params.json").write_text(json.dumps(params) + "\n")
-        torch.save({piece.name: piece.make().contiguous() for piece in pieces(model, cls.rules(spec))}, folder / "consolidated.00.pth")
+        torch.save(
+            {piece.name: piece.make().contiguous() for piece in pieces(model, cls.rules(spec, spec))}, folder / "consolidated.00.pth"
+        )
 
 
 class ShardStore:

@@ -12,6 +12,7 @@ from llamazoo.spec.architecture import ArchitectureSpec
 from llamazoo.spec.compose import SPEC_FILE, load_spec
 from llamazoo.weights.checkpoint import Checkpoint, Format
 from llamazoo.weights.files import plain_file
+from llamazoo.weights.rotary import rotary_rules
 from llamazoo.weights.rule import Rename, Rule
 from llamazoo.weights.save import pieces
 from llamazoo.weights.store import SafetensorsStore, write_sharded
@@ -35,14 +36,15 @@ class Native(Format):
             spec = load_spec(plain_file(path, SPEC_FILE), registry=registry)
         except SpecError as error:
             raise WeightsError(str(error)) from error
-        return Checkpoint(path, spec, SafetensorsStore.in_folder(path), cls.rules(spec))
+        return Checkpoint(path, spec, SafetensorsStore.in_folder(path), cls)
 
     @classmethod
-    def rules(cls, spec: ArchitectureSpec) -> Sequence[Rule]:
-        return [Rename("**", "**")]
+    def rules(cls, spec: ArchitectureSpec, stored: ArchitectureSpec) -> Sequence[Rule]:
+        names = [f"blocks.*.attention.{n}.{leaf}" for n in ("q", "k", "q_norm", "k_norm") for leaf in ("weight", "bias")]
+        return [*rotary_rules(spec, stored, names), Rename("**", "**")]
 
     @classmethod
     def write(cls, model: Decoder, folder: Path) -> None:
         data = {**model.spec.canonical(), "dtype": str(model.dtype).removeprefix("torch.")}
         (folder / SPEC_FILE).write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
-        write_sharded(folder, pieces(model, cls.rules(model.spec)))
+        write_sharded(folder, pieces(model, cls.rules(model.spec, model.spec)))

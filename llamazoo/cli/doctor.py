@@ -1,0 +1,86 @@
+"""llamazoo doctor"""
+
+import importlib.metadata
+import platform
+from collections import defaultdict
+from typing import Any
+
+import torch
+import typer
+
+from llamazoo import hooks
+from llamazoo.cli.arguments import AsJson
+from llamazoo.cli.printed import console, print_json, table
+from llamazoo.cli.visible import visible
+from llamazoo.cost import device_memory, readable
+from llamazoo.registry import Registry
+
+__all__ = ["run"]
+
+
+def run(json: AsJson = False) -> None:
+    """Tell what is installed, what it offers, and what is broken; exit status 1 if something is."""
+    registry = Registry.from_entry_points()
+    found = {"versions": _versions(), "devices": _devices(), "plugins": _plugins(registry), "broken": [vars(b) for b in registry.broken]}
+    if json:
+        print_json(found)
+    else:
+        _print(found, registry)
+    if registry.broken:
+        raise typer.Exit(1)
+
+
+def _versions() -> dict[str, str]:
+    return {"llamazoo": importlib.metadata.version("llamazoo"), "python": platform.python_version(), "torch": torch.__version__}
+
+
+def _devices() -> list[dict[str, Any]]:
+    """The CPU and each accelerator; memory in bytes."""
+    cpu = {"device": "cpu", "about": f"{torch.get_num_threads()} threads", "memory": device_memory(torch.device("cpu"))}
+    cuda = [
+        {"device": f"cuda:{i}", "about": torch.cuda.get_device_name(i), "memory": device_memory(torch.device("cuda", i))}
+        for i in range(torch.cuda.device_count())
+    ]
+    mps = [{"device": "mps", "about": "Apple GPU", "memory": None}] if torch.backends.mps.is_available() else []
+    return [cpu, *cuda, *mps]
+
+
+def _plugins(registry: Registry) -> list[dict[str, Any]]:
+    """Each distribution in our entry-point group, with the names it offers by kind; a format belongs to whoever has its module."""
+    offered: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for offer in registry.offers():
+        offered[offer.distribution][offer.component.kind].append(offer.name)
+    versions, owners = {}, {}
+    for point in importlib.metadata.entry_points(group=hooks.GROUP):
+        if point.dist is not None:
+            versions[point.dist.name] = point.dist.version
+            owners[point.module.partition(".")[0]] = point.dist.name
+    for name, form in registry.formats().items():
+        owner = owners.get(form.__module__.partition(".")[0])
+        if owner is not None:
+            offered[owner]["format"].append(name)
+    return [{"distribution": name, "version": version, "offers": offered[name]} for name, version in sorted(versions.items())]
+
+
+def _print(found: dict[str, Any], registry: Registry) -> None:
+    out = console()
+    out.print("  ".join(f"{name} {version}" for name, version in found["versions"].items()), style="bold")
+    out.print()
+    made = table("device", "", "memory", right=("memory",))
+    for device in found["devices"]:
+        made.add_row(device["device"], visible(device["about"]), "" if device["memory"] is None else readable(device["memory"]))
+    out.print(made)
+    out.print()
+    made = table("plugin", "kind", "offers")
+    for plugin in found["plugins"]:
+        label = f"{plugin['distribution']} {plugin['version']}"
+        for kind, names in plugin["offers"].items() or [("", ["nothing"])]:
+            made.add_row(visible(label), visible(kind), visible(", ".join(names)))
+            label = ""
+        made.add_section()
+    out.print(made)
+    out.print()
+    for broken in registry.broken:
+        out.print(visible(f"broken: {broken}"), style="red", soft_wrap=True)
+    if not registry.broken:
+        out.print("nothing is broken")

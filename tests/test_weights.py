@@ -1,0 +1,378 @@
+"""Weights: saved and loaded bitwise, in every format, through rules that run both ways."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import llamazoo
+from llamazoo import Drop, Fuse, Permute, Rename, Split, Transpose
+from llamazoo.errors import PluginError, SaveError, UnsupportedError, WeightsError
+from llamazoo.weights.formats.meta import hidden_width
+from llamazoo.weights.rule import plan
+from llamazoo.weights.store import Piece, SafetensorsStore, write_sharded
+
+GQA = {"n_kv_heads": 2, "n_layers": 2}
+SPECS: dict[str, dict[str, Any]] = {
+    "canonical": {},
+    "grouped and tied": {"n_kv_heads": 2, "head.tied": True},
+    "interleaved": {"position.layout": "interleaved"},
+    "layernorm, learned": {"norm": "layernorm", "position": "learned"},
+    "biases": {"attention.qkv_bias": True, "attention.out_bias": True, "feed_forward.bias": True},
+    "t5, mlp, sandwich": {"position": "t5", "feed_forward": "mlp", "block": "sandwich", "attention.qk_norm": "rmsnorm"},
+    "patterned": {
+        "layers": [{"every": 2, "norm": "layernorm", "attention": {"window": 9}}],
+        "block": {"type": "parallel", "shared_norm": True},
+    },
+}
+TOKENS = torch.arange(40).reshape(2, 20) * 5
+
+
+def same(a: llamazoo.Decoder, b: llamazoo.Decoder) -> bool:
+    mine, theirs = a.state_dict(), b.state_dict()
+    return mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64], ids=str)
+@pytest.mark.parametrize("name", SPECS)
+def test_a_model_saved_and_loaded_is_bitwise_the_same(name: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    model = llamazoo.build_model("llama-tiny", overrides=SPECS[name], dtype=dtype)
+    llamazoo.save_model(model, tmp_path / "model")
+    again = llamazoo.load_model(tmp_path / "model")
+    assert same(model, again)
+    assert again.dtype == dtype
+    assert torch.equal(model(TOKENS), again(TOKENS))
+    assert again.load_report is not None
+    assert again.load_report.missing == again.load_report.unused == []
+
+
+@pytest.mark.parametrize("form", ["hf", "meta"])
+@pytest.mark.parametrize("layout", ["half", "interleaved"])
+def test_other_formats_give_every_tensor_back_bitwise(form: str, layout: str, tmp_path: Path) -> None:
+    model = llamazoo.build_model("llama-tiny", overrides={**GQA, "position.layout": layout})
+    llamazoo.save_model(model, tmp_path / form, format=form)
+    again = llamazoo.build_model(model.spec, weights=tmp_path / form)
+    assert same(model, again)
+    loaded = llamazoo.load_model(tmp_path / form)
+    assert torch.allclose(loaded(TOKENS), model(TOKENS), atol=1e-5)
+
+
+def test_weights_go_round_through_all_formats_bitwise(tmp_path: Path) -> None:
+    model = llamazoo.build_model("llama-tiny", overrides=GQA)
+    current = model
+    for step, form in enumerate(("hf", "meta", "native", "hf", "meta")):
+        folder = tmp_path / f"{step}-{form}"
+        llamazoo.save_model(current, folder, format=form)
+        current = llamazoo.load_model(folder)
+    assert same(model, current)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"norm": "layernorm"}, r"norm\.type: 'layernorm' would become 'rmsnorm'"),
+        ({"position": "learned"}, r"position\.type: 'learned'"),
+        ({"position.fraction": 0.5}, r"position\.fraction: 0\.5 would become 1\.0"),
+        ({"attention.window": 8}, r"attention\.window: 8 would become None"),
+        ({"attention.out_bias": True}, r"attention\.out_bias: True would become False"),
+        ({"block": "sandwich"}, r"block\.type: 'sandwich'"),
+        ({"final_norm": "none"}, r"final_norm\.type: 'none'"),
+        ({"embedding.scale": 2.0}, r"embedding\.scale: 2\.0 would become None"),
+        ({"head.softcap": 2.0}, r"head\.softcap: 2\.0 would become None"),
+        ({"feed_forward": "mlp"}, r"feed_forward\.type: 'mlp' would become 'gated'"),
+        ({"layers": [{"at": 0, "norm": "none"}]}, r"layers: "),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("form", ["hf", "meta"])
+def test_what_a_format_cannot_express_is_refused_by_name(form: str, change: dict[str, Any], told: str, tmp_path: Path) -> None:
+    model = llamazoo.build_model("llama-tiny", overrides={"n_layers": 1, **change})
+    with pytest.raises(WeightsError, match=f"cannot express this architecture:\n(.*\n)*  {told}"):
+        llamazoo.save_model(model, tmp_path / "model", format=form)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_hugging_face_activation_comes_back(tmp_path: Path) -> None:
+    for act in ("silu", "gelu", {"type": "gelu", "approximate": "tanh"}, "relu", "relu2", "sigmoid"):
+        folder = tmp_path / str(act)[:30].replace("'", "").replace(" ", "")
+        model = llamazoo.build_model("llama-tiny", overrides={"n_layers": 1, "feed_forward.activation": act})
+        llamazoo.save_model(model, folder, format="hf")
+        assert llamazoo.load_model(folder).spec.feed_forward == model.spec.feed_forward
+
+
+def config(folder: Path, **changes: Any) -> Path:
+    llamazoo.save_model(llamazoo.build_model("llama-tiny", overrides={"n_layers": 1}), folder, format="hf")
+    where = folder / "config.json"
+    data = json.loads(where.read_text())
+    data.update(changes)
+    where.write_text(json.dumps({k: v for k, v in data.items() if v != "REMOVE"}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 4}}, r"rope_scaling\.rope_type: 'yarn' is not supported"),
+        ({"rope_scaling": {"type": "linear", "factor": 4}}, r"rope_type: 'linear' is not supported"),
+        ({"rope_parameters": {"rope_type": "default", "rope_theta": 5}}, "rope_theta is 10000.0, and 5 in rope_parameters"),
+        ({"rope_parameters": {"rope_type": "default", "factor": 5}}, r"rope_parameters\.factor: is not known"),
+        ({"sliding_window": 4096}, "'sliding_window': not known for a llama"),
+        ({"quantization_config": {"quant_method": "gptq"}}, "quantization_config: is not supported"),
+        ({"rope_interleaved": True}, "rope_interleaved: is not supported"),
+        ({"model_type": "mamba"}, "model_type: 'mamba' is not supported; supported: llama"),
+        ({"hidden_act": "exotic"}, "hidden_act: 'exotic' is not supported"),
+        ({"hidden_size": "REMOVE"}, "hidden_size: is required"),
+        ({"dtype": "float32", "torch_dtype": "float16"}, "dtype and torch_dtype differ"),
+        ({"num_hidden_layers": "12"}, r"n_layers: .*valid integer, found '12'"),
+        ({"tie_word_embeddings": 1}, r"head\.tied: .*valid boolean"),
+    ],
+    ids=str,
+)
+def test_a_config_field_that_is_not_understood_is_refused_by_name(changes: dict[str, Any], told: str, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=told):
+        llamazoo.load_model(config(tmp_path / "model", **changes))
+
+
+def test_old_and_new_spellings_of_a_config_are_understood(tmp_path: Path) -> None:
+    old = config(tmp_path / "old", rope_parameters="REMOVE", rope_theta=7.0, rope_scaling=None, dtype="REMOVE", torch_dtype="float32")
+    new = config(tmp_path / "new", rope_theta="REMOVE", rope_parameters={"rope_type": "default", "rope_theta": 7.0})
+    assert llamazoo.load_model(old).spec == llamazoo.load_model(new).spec
+
+
+def test_stray_tensors_of_real_files_are_dropped_with_a_reason(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = config(tmp_path / "model")
+    tensors = load_file(folder / "model.safetensors")
+    save_file({**tensors, "model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(16)}, folder / "model.safetensors")
+    report = llamazoo.load_model(folder).load_report
+    assert report is not None
+    assert report.dropped == {"model.layers.0.self_attn.rotary_emb.inv_freq": "computed from theta"}
+
+
+def test_partial_loading_keeps_fresh_values_and_says_so(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    model = llamazoo.build_model("llama-tiny", overrides={"init.seed": 3})
+    llamazoo.save_model(model, tmp_path / "model")
+    path = tmp_path / "model" / "model.safetensors"
+    tensors = load_file(path)
+    del tensors["blocks.1.attention.q.weight"]
+    save_file({**{k: v + 1 for k, v in tensors.items()}, "extra": torch.ones(1)}, path)
+    loaded = llamazoo.load_model(tmp_path / "model", partial=True)
+    report = loaded.load_report
+    assert report is not None
+    assert (report.missing, report.unused) == (["blocks.1.attention.q.weight"], ["extra"])
+    assert torch.equal(loaded.get_parameter("blocks.1.attention.q.weight"), model.get_parameter("blocks.1.attention.q.weight"))
+    assert torch.equal(loaded.get_parameter("blocks.0.attention.q.weight"), model.get_parameter("blocks.0.attention.q.weight") + 1)
+    assert "not in the checkpoint, fresh: blocks.1.attention.q.weight" in str(report)
+
+
+def test_dtype_is_the_arguments_else_the_specs_else_pytorchs(tmp_path: Path) -> None:
+    assert llamazoo.build_model("llama-tiny").dtype == torch.float32
+    assert llamazoo.build_model("llama-tiny", overrides={"dtype": "bfloat16"}).dtype == torch.bfloat16
+    assert llamazoo.build_model("llama-tiny", overrides={"dtype": "bfloat16"}, dtype=torch.float64).dtype == torch.float64
+    model = llamazoo.build_model("llama-tiny", dtype=torch.bfloat16)
+    llamazoo.save_model(model, tmp_path / "model")
+    assert llamazoo.load_model(tmp_path / "model").dtype == torch.bfloat16
+    wide = llamazoo.load_model(tmp_path / "model", dtype=torch.float32)
+    assert torch.equal(wide.get_parameter("head.weight"), model.get_parameter("head.weight").float())
+
+
+def test_angles_stay_exact_in_a_bfloat16_model() -> None:
+    model = llamazoo.build_model("llama-tiny", dtype=torch.bfloat16)
+    rope = model.positions["main"]
+    assert rope.frequencies.dtype == torch.float32
+    wide = llamazoo.build_model("llama-tiny")
+    assert torch.equal(wide.to(torch.bfloat16).positions["main"].frequencies, rope.frequencies)
+    assert wide.to(torch.float64).positions["main"].frequencies.dtype == torch.float64
+
+
+def test_nothing_is_ever_overwritten(tmp_path: Path) -> None:
+    model = llamazoo.build_model("llama-tiny", overrides={"n_layers": 1})
+    llamazoo.save_model(model, tmp_path / "model")
+    before = (tmp_path / "model" / "model.safetensors").read_bytes()
+    with pytest.raises(SaveError, match="exists already; nothing is ever overwritten"):
+        llamazoo.save_model(model, tmp_path / "model")
+    assert (tmp_path / "model" / "model.safetensors").read_bytes() == before
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(SaveError, match="exists already"):
+        llamazoo.save_model(model, tmp_path / "file")
+    with pytest.raises(SaveError, match="cannot be made"):
+        llamazoo.save_model(model, tmp_path / "file" / "model")
+    (tmp_path / "empty").mkdir()
+    llamazoo.save_model(model, tmp_path / "empty")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["empty", "file", "model"]
+    assert (tmp_path / "empty").stat().st_mode & 0o777 == 0o777 & ~_umask()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_a_model_without_values_is_not_saved(tmp_path: Path) -> None:
+    with pytest.raises(SaveError, match="meta device has no weights"):
+        llamazoo.save_model(llamazoo.build_model("llama-tiny", device="meta"), tmp_path / "model")
+    with pytest.raises(PluginError, match="no checkpoint format named 'hff'; did you mean 'hf'"):
+        llamazoo.save_model(llamazoo.build_model("llama-tiny"), tmp_path / "model", format="hff")
+
+
+def test_a_folder_of_no_known_format_says_what_is_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"is no checkpoint of a known format \(.*config\.json"):
+        llamazoo.load_model(tmp_path)
+    with pytest.raises(WeightsError, match="there is no such file or folder"):
+        llamazoo.load_model(tmp_path / "gone")
+
+
+def test_a_mesh_is_refused_for_now() -> None:
+    with pytest.raises(UnsupportedError, match="mesh"):
+        llamazoo.build_model("llama-tiny", mesh=object())
+
+
+def test_shards_are_no_larger_than_asked_and_the_index_names_them_all(tmp_path: Path) -> None:
+    tensors = {f"t{i}": torch.full((10,), float(i)) for i in range(5)}
+    pieces = [Piece(name, t.dtype, tuple(t.shape), lambda t=t: t) for name, t in tensors.items()]
+    write_sharded(tmp_path, pieces, shard_bytes=100)
+    assert len(list(tmp_path.glob("model-*-of-00003.safetensors"))) == 3
+    store = SafetensorsStore.in_folder(tmp_path)
+    assert all(torch.equal(store.read(name), t) for name, t in tensors.items())
+
+
+def test_our_files_are_what_the_safetensors_library_reads(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    model = llamazoo.build_model("llama-tiny", dtype=torch.bfloat16)
+    llamazoo.save_model(model, tmp_path / "model")
+    read = load_file(tmp_path / "model" / "model.safetensors")
+    assert {n: t.shape for n, t in read.items()} == {n: p.shape for n, p in model.named_parameters()}
+    assert all(torch.equal(read[n], p) for n, p in model.named_parameters())
+
+
+RULES: list[tuple[Any, list[tuple[int, ...]]]] = [
+    (Rename("a.*", "b.*"), [(3, 2)]),
+    (Transpose("a", "b"), [(3, 2)]),
+    (Permute("a", "b", head_dim=6, width=4, layout="half"), [(12, 5)]),
+    (Permute("a", "b", head_dim=6, width=6, layout="interleaved"), [(12,)]),
+    (Fuse(("a", "c"), "b", sizes=(2, 3)), [(2, 4), (3, 4)]),
+    (Split("a", ("b", "c", "d"), sizes=(1, 2, 3), dim=1), [(4, 6)]),
+]
+
+
+@pytest.mark.parametrize(("rule", "shapes"), RULES, ids=lambda v: type(v).__name__)
+def test_every_rule_runs_both_ways(rule: Any, shapes: list[tuple[int, ...]]) -> None:
+    theirs = [torch.randn(shape) for shape in shapes]
+    ours = rule.read(theirs)
+    assert all(torch.equal(a, b) for a, b in zip(rule.write(ours), theirs, strict=True))
+    back = rule.read(rule.write(ours))
+    assert all(torch.equal(a, b) for a, b in zip(back, ours, strict=True))
+
+
+def test_a_permutation_turns_interleaved_pairs_into_halves() -> None:
+    rule = Permute("a", "b", head_dim=6, width=4, layout="interleaved")
+    assert rule.read([torch.arange(6)])[0].tolist() == [0, 2, 1, 3, 4, 5]
+
+
+def test_a_plan_takes_every_name_once_and_says_what_is_left() -> None:
+    rules = [Drop("*.junk", "not needed"), Split("l.*.qkv", ("b.*.q", "b.*.k"), (1, 1)), Rename("l.**", "b.**")]
+    moves, left = plan(rules, ["l.0.qkv", "l.0.norm.weight", "x.junk", "other"], "theirs")
+    assert left == ["other"]
+    assert [(m.theirs, m.ours) for m in moves] == [
+        (("x.junk",), ()),
+        (("l.0.qkv",), ("b.0.q", "b.0.k")),
+        (("l.0.norm.weight",), ("b.0.norm.weight",)),
+    ]
+    back, left = plan(rules, ["b.0.q", "b.0.k", "b.0.norm.weight"], "ours")
+    assert ([m.theirs for m in back], left) == ([("l.0.qkv",), ("l.0.norm.weight",)], [])
+
+
+@pytest.mark.parametrize(
+    ("dim", "multiple_of", "multiplier", "width"),
+    [
+        (4096, 256, None, 11008),
+        (5120, 256, None, 13824),
+        (6656, 256, None, 17920),
+        (8192, 256, None, 22016),
+        (8192, 4096, 1.3, 28672),
+        (4096, 1024, 1.3, 14336),
+    ],
+)
+def test_metas_width_rule_gives_the_published_widths(dim: int, multiple_of: int, multiplier: float | None, width: int) -> None:
+    assert hidden_width(dim, multiple_of, multiplier) == width
+
+
+def meta_shards(folder: Path, model: llamazoo.Decoder, shards: int, vocabulary_cut: bool) -> None:
+    """A folder as Meta's own code would have cut the model among several processes."""
+    llamazoo.save_model(model, folder, format="meta")
+    whole = torch.load(folder / "consolidated.00.pth", weights_only=True)
+    rows, columns = ("wq", "wk", "wv", "w1", "w3", "output"), ("wo", "w2")
+    for rank in range(shards):
+        part = {}
+        for name, tensor in whole.items():
+            word = name.split(".")[-2]
+            cut = 0 if word in rows else 1 if word in columns else (0 if vocabulary_cut else 1) if word == "tok_embeddings" else None
+            part[name] = tensor if cut is None else tensor.chunk(shards, cut)[rank].clone()
+        part["rope.freqs"] = torch.ones(4)
+        torch.save(part, folder / f"consolidated.{rank:02d}.pth")
+
+
+@pytest.mark.parametrize("shards", [1, 2, 4])
+@pytest.mark.parametrize("vocabulary_cut", [False, True])
+def test_metas_shards_are_joined_as_they_were_cut(shards: int, vocabulary_cut: bool, tmp_path: Path) -> None:
+    model = llamazoo.build_model("llama-tiny", overrides={"n_kv_heads": 4, "n_layers": 2})
+    meta_shards(tmp_path / "meta", model, shards, vocabulary_cut)
+    params = json.loads((tmp_path / "meta" / "params.json").read_text())
+    (tmp_path / "meta" / "params.json").write_text(json.dumps({**params, "vocab_size": -1}))
+    assert same(llamazoo.load_model(tmp_path / "meta"), model)
+
+
+def test_metas_shards_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
+    model = llamazoo.build_model("llama-tiny", overrides={"n_layers": 1})
+    folder = tmp_path / "meta"
+    meta_shards(folder, model, 2, False)
+    second = torch.load(folder / "consolidated.01.pth", weights_only=True)
+    torch.save({**second, "norm.weight": second["norm.weight"] + 1}, folder / "consolidated.01.pth")
+    with pytest.raises(WeightsError, match=r"norm\.weight differs from that in consolidated\.00\.pth"):
+        llamazoo.load_model(folder)
+    torch.save({k: v for k, v in second.items() if k != "norm.weight"}, folder / "consolidated.01.pth")
+    with pytest.raises(WeightsError, match=r"has not the same tensors as consolidated\.00\.pth: norm\.weight"):
+        llamazoo.load_model(folder)
+    (folder / "consolidated.01.pth").rename(folder / "consolidated.02.pth")
+    with pytest.raises(WeightsError, match=r"expected consolidated\.00\.pth, consolidated\.01\.pth"):
+        llamazoo.load_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"use_scaled_rope": True}, "use_scaled_rope: is not supported"),
+        ({"mystery": 1}, "'mystery': not known"),
+        ({"dim": 1.5}, "dim: expected a positive integer"),
+        ({"multiple_of": 0}, "multiple_of: expected a positive integer"),
+        ({"ffn_dim_multiplier": "x"}, "ffn_dim_multiplier: expected a positive number"),
+        ({"n_layers": 10**13}, "n_layers: expected a positive integer"),
+    ],
+    ids=str,
+)
+def test_metas_params_that_are_not_understood_are_refused_by_name(changes: dict[str, Any], told: str, tmp_path: Path) -> None:
+    folder = tmp_path / "meta"
+    llamazoo.save_model(llamazoo.build_model("llama-tiny", overrides={"n_layers": 1}), folder, format="meta")
+    params = json.loads((folder / "params.json").read_text())
+    (folder / "params.json").write_text(json.dumps({**params, **changes}))
+    with pytest.raises(WeightsError, match=told):
+        llamazoo.load_model(folder)
+
+
+def test_a_checkpoint_loads_into_a_spec_of_the_other_layout(tmp_path: Path) -> None:
+    model = llamazoo.build_model("llama-tiny", overrides={**GQA, "attention.qk_norm": {"type": "layernorm"}, "position.fraction": 0.5})
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    llamazoo.save_model(model, tmp_path / "half")
+    other = llamazoo.load_spec(model.spec, {"position.layout": "interleaved"})
+    turned = llamazoo.build_model(other, weights=tmp_path / "half")
+    assert not same(model, turned)
+    assert torch.allclose(turned(TOKENS), model(TOKENS), atol=1e-4)
