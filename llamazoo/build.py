@@ -13,6 +13,7 @@ from llamazoo.contract.component import Component
 from llamazoo.contract.draw import Draw
 from llamazoo.cost import check_budget, dtype_of
 from llamazoo.decoder import Decoder
+from llamazoo.device import Device, device_of
 from llamazoo.errors import LlamazooError, SaveError, SpecError, UnsupportedError, WeightsError
 from llamazoo.registry import Registry, default_registry
 from llamazoo.spec.architecture import ArchitectureSpec
@@ -22,8 +23,6 @@ from llamazoo.weights.load import load_weights
 from llamazoo.weights.save import save_folder
 
 __all__ = ["build_model", "load_checkpoint", "load_model", "reset", "save_model"]
-
-Device = torch.device | str | int
 
 
 def build_model(
@@ -48,7 +47,7 @@ def build_model(
     if weights is not None:
         checkpoint = open_checkpoint(Path(weights), registry or default_registry())
         return load_checkpoint(found, checkpoint, device, dtype, budget=budget)
-    target, dtype = _device(device), dtype_of(found, dtype)
+    target, dtype = device_of(device), dtype_of(found, dtype)
     model = _shapes(found, target, dtype, budget)
     if target.type == "meta":
         return model
@@ -100,7 +99,7 @@ def load_checkpoint(
     budget: int | str | None = None,
 ) -> Decoder:
     """What `load_model` does, from a checkpoint that is open already; its store may be one that watches what is read."""
-    target, dtype = _device(device), dtype_of(spec, dtype)
+    target, dtype = device_of(device), dtype_of(spec, dtype)
     try:
         model = _shapes(spec, target, dtype, budget)
     except SpecError as error:
@@ -148,10 +147,6 @@ def compute(model: nn.Module, device: torch.device) -> None:
                 module._buffers[name] = torch.empty_like(buffer, device=device)
         if isinstance(module, Component):
             module.refill()
-
-
-def _device(device: Device | None) -> torch.device:
-    return torch.get_default_device() if device is None else torch.device(device)
 
 
 def _refuse_mesh(mesh: Any) -> None:

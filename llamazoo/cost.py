@@ -1,19 +1,18 @@
 """What a model costs, before it is built: parameters, operations and bytes, counted on the meta device, which holds no data."""
 
-import os
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import nn
 
-from llamazoo.contract.component import Component
+from llamazoo.contract.component import Component, Part
 from llamazoo.decoder import Decoder
+from llamazoo.device import device_memory
 from llamazoo.errors import ResourceLimitError
 from llamazoo.spec.architecture import ArchitectureSpec
 
-__all__ = ["Description", "check_budget", "describe", "device_memory", "dtype_of", "parse_bytes", "readable"]
+__all__ = ["Description", "check_budget", "describe", "dtype_of", "parse_bytes", "readable"]
 
 MODULES_PER_LAYER = 40_000  # bytes of Python objects in one built layer, whatever its widths; measured, rounded down
 EXPANDED = 10_000  # layers described one by one where patches make them differ; beyond that, the plainest is multiplied
@@ -93,9 +92,23 @@ def _cache_bytes(model: Decoder, counts: list[int], capacity: int, less: int) ->
 
 
 def _story(spec: ArchitectureSpec, number: int) -> str:
+    """What a layer is made of, with the options in which it differs from the spec's own parts."""
     layer = spec.layer(number)
-    position = spec.places()[layer.position].type
-    return f"{layer.block.type}: {layer.attention.type} ({position}), {layer.feed_forward.type}, {layer.norm.type}"
+    place = spec.places()[layer.position].type
+    named = f"{layer.position}: {place}" if spec.positions else place
+    parts = (
+        _told(layer.attention, spec.attention, f" ({named})"),
+        _told(layer.feed_forward, spec.feed_forward),
+        _told(layer.norm, spec.norm),
+    )
+    return f"{_told(layer.block, spec.block)}: {', '.join(parts)}"
+
+
+def _told(part: Part, usual: Part, more: str = "") -> str:
+    options = part.options.model_dump()
+    other = usual.options.model_dump() if part.type == usual.type else options
+    changed = ", ".join(f"{name}={value}" for name, value in options.items() if value != other[name])
+    return f"{part.type}{more}{f' [{changed}]' if changed else ''}"
 
 
 def check_budget(spec: ArchitectureSpec, device: torch.device, dtype: torch.dtype, budget: int | str | None) -> None:
@@ -114,18 +127,6 @@ def check_budget(spec: ArchitectureSpec, device: torch.device, dtype: torch.dtyp
             f"{spec.n_layers} layers (n_layers) need {readable(needed)} ({needed} bytes) of weights, and {readable(modules)} for their "
             f"modules alone; the memory here is {readable(here)} ({here} bytes)"
         )
-
-
-def device_memory(device: torch.device) -> int:
-    """Bytes that a device has in all; without bound for the meta device."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_properties(device).total_memory
-    if device.type == "meta":
-        return 1 << 62
-    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    cgroup = Path("/sys/fs/cgroup/memory.max")
-    allowed = cgroup.read_text().strip() if cgroup.is_file() else "max"
-    return min(physical, int(allowed)) if allowed.isdigit() else physical
 
 
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}

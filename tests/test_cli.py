@@ -533,8 +533,8 @@ def test_equal_seeds_give_equal_texts(speaker: Path) -> None:
         (["--temperature", "1", "--top-p", "3"], "top_p is above 0 and at most 1, found 3.0"),
         (["--max-new-tokens", "0"], "max_new_tokens is at least 1, found 0"),
         (["--max-new-tokens", "5000"], "the model's context, max_seq_len, is 512"),
-        (["--device", "cup"], "there is no device 'cup' here; did you mean 'cpu'?"),
-        (["--device", "meta"], "there is no device 'meta' here"),
+        (["--device", "cup"], "'cup' names no device; did you mean 'cpu'?"),
+        (["--device", "meta"], "the model is on the meta device and has no weights"),
     ],
 )
 def test_generate_refuses_what_it_cannot_do(speaker: Path, options: list[str], message: str) -> None:

@@ -12,7 +12,8 @@ from llamazoo import hooks
 from llamazoo.cli.arguments import AsJson
 from llamazoo.cli.printed import console, print_json, table
 from llamazoo.cli.visible import visible
-from llamazoo.cost import device_memory, readable
+from llamazoo.cost import readable
+from llamazoo.device import device_memory
 from llamazoo.registry import Registry
 
 __all__ = ["run"]

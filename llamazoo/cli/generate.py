@@ -9,10 +9,10 @@ import typer
 
 from llamazoo.build import load_model
 from llamazoo.cli.arguments import DtypeOption, PartsFiles, torch_dtype
-from llamazoo.cli.devices import device_named
 from llamazoo.cli.parts import registry_with
 from llamazoo.cli.target import tokenizer_of
 from llamazoo.cli.visible import visible
+from llamazoo.device import device_of
 from llamazoo.errors import InputError, SamplingError, TokenizerError
 from llamazoo.generation.generate import Piece, stream
 
@@ -38,10 +38,10 @@ def run(
     parts: PartsFiles = None,
 ) -> None:
     """Continue a text with a model. The continuation goes to stdout as it comes, timings go to stderr."""
-    if temperature == 0 and any(setting is not None for setting in (top_k, top_p, min_p, seed)):
-        raise SamplingError("--top-k, --top-p, --min-p and --seed say how to draw, but --temperature 0 draws nothing; give one above 0")
+    if temperature == 0 and any(setting is not None for setting in (top_k, top_p, min_p)):
+        raise SamplingError("--top-k, --top-p and --min-p say what to draw from, but --temperature 0 draws nothing; give one above 0")
     registry = registry_with(parts)
-    where = device_named(device)
+    where = device_of(device)
     tokenizer = tokenizer_of(model, registry)
     if tokenizer is None:
         raise TokenizerError(f"{model}: has no tokenizer; put tokenizer.json or tokenizer.model beside its weights")

@@ -150,6 +150,8 @@ class _Run:
     ) -> None:
         if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
             raise InputError(f"max_new_tokens is at least 1, found {max_new_tokens!r}")
+        if model.device.type == "meta":
+            raise InputError("the model is on the meta device and has no weights to generate with")
         if tokenizer is not None and tokenizer.vocab_size > model.spec.vocab_size:
             raise TokenizerError(f"the tokenizer has {tokenizer.vocab_size} ids, the model's vocabulary only {model.spec.vocab_size}")
         if isinstance(stop_strings, str):
