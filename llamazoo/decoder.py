@@ -37,7 +37,9 @@ class Decoder(nn.Module):
         self.spec = spec
         site = spec.site()
         self.embedding: Embedding = site.build(spec.embedding)
-        self.positions = nn.ModuleDict({name: site.build(part) for name, part in spec.places().items()})
+        self.place_names = tuple(spec.places())
+        # Prefixed, since `global` is a good name for a position and a bad one for an attribute.
+        self.positions = nn.ModuleDict({f"at_{name}": site.build(part) for name, part in spec.places().items()})
         self.blocks = nn.ModuleList(self._block(spec, number) for number in (range(spec.n_layers) if only is None else only))
         self.final_norm: Norm = site.build(spec.final_norm or spec.norm)
         self.head: Head = site.build(spec.head)
@@ -45,7 +47,7 @@ class Decoder(nn.Module):
 
     def _block(self, spec: ArchitectureSpec, number: int) -> Block:
         layer = spec.layer(number)
-        place = Place(layer.position, cast(Position, self.positions[layer.position]))
+        place = Place(layer.position, cast(Position, self.positions[f"at_{layer.position}"]))
         make = cast(type[Block], layer.block.component)
         return make(layer.block.options, spec.site(number, place), layer)
 
@@ -96,7 +98,7 @@ class Decoder(nn.Module):
         """Tokens [b t] through all blocks, to features [b t d] before the final norm; tensors only, so this is what compiles."""
         x = self.embedding(tokens)
         places = {}
-        for name, position in self.positions.items():
+        for name, position in zip(self.place_names, self.positions.values(), strict=True):
             assert isinstance(position, Position)
             places[name] = at = position.prepare(step.positions, horizon=step.extent, dtype=x.dtype)
             x = position.embed(x, at)

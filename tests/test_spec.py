@@ -78,15 +78,15 @@ def test_a_pattern_says_which_layers_differ() -> None:
     spec = llamazoo.load_spec(
         tiny(
             n_layers=12,
-            positions={"local": {"type": "rope", "theta": 1e4}, "far": {"type": "rope", "theta": 1e6}},
+            positions={"local": {"type": "rope", "theta": 1e4}, "global": {"type": "rope", "theta": 1e6}},
             position="local",
             attention={"window": 16},
-            layers=[{"every": 6, "offset": 5, "position": "far", "attention": {"window": None}}, {"at": "0:2", "feed_forward": "mlp"}],
+            layers=[{"every": 6, "offset": 5, "position": "global", "attention": {"window": None}}, {"at": "0:2", "feed_forward": "mlp"}],
         )
     )
     windows = [spec.layer(i).attention.options.window for i in range(12)]
     assert windows == [16, 16, 16, 16, 16, None] * 2
-    assert [spec.layer(i).position for i in (4, 5, 11)] == ["local", "far", "far"]
+    assert [spec.layer(i).position for i in (4, 5, 11)] == ["local", "global", "global"]
     assert [spec.layer(i).feed_forward.type for i in range(3)] == ["mlp", "mlp", "gated"]
     assert llamazoo.load_spec(spec.canonical()) == spec
 
@@ -131,7 +131,7 @@ FAULTS = [
     ({"dtype": "float12"}, r"dtype: .*'float32'"),
     ({"eos_ids": [256]}, r"eos_ids: 256 is no token of a vocabulary of 256"),
     ({"version": 2}, r"version: found 2; this llamazoo reads version 1"),
-    ({"positions": {"class": "rope"}, "position": "class"}, r"positions: 'class' cannot name a position"),
+    ({"positions": {"a-b": "rope"}, "position": "a-b"}, r"positions: 'a-b' cannot name a position"),
     ({"positions": {"a": "rope"}, "position": "b"}, r"position: no position of this spec is named 'b'"),
     ({"positions": {"a": "rope", "b": "alibi"}, "position": "a"}, r"positions\.b: no layer has this position"),
     ({"attention": {"kernel": "sdpa", "softcap": 3.0}}, r"attention\.kernel: sdpa cannot compute this attention: .* cannot cap scores"),

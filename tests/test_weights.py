@@ -184,11 +184,11 @@ def test_dtype_is_the_arguments_else_the_specs_else_pytorchs(tmp_path: Path) -> 
 
 def test_angles_stay_exact_in_a_bfloat16_model() -> None:
     model = llamazoo.build_model("llama-tiny", dtype=torch.bfloat16)
-    rope = model.positions["main"]
+    rope = model.positions["at_main"]
     assert rope.frequencies.dtype == torch.float32
     wide = llamazoo.build_model("llama-tiny")
-    assert torch.equal(wide.to(torch.bfloat16).positions["main"].frequencies, rope.frequencies)
-    assert wide.to(torch.float64).positions["main"].frequencies.dtype == torch.float64
+    assert torch.equal(wide.to(torch.bfloat16).positions["at_main"].frequencies, rope.frequencies)
+    assert wide.to(torch.float64).positions["at_main"].frequencies.dtype == torch.float64
 
 
 def test_nothing_is_ever_overwritten(tmp_path: Path) -> None:

@@ -1,11 +1,9 @@
 """The architecture of a model: its widths, its parts, and which layer has which."""
 
-import keyword
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
-from torch import nn
 
 from llamazoo.contract.component import LayerSpec, Part, Site
 from llamazoo.contract.draw import Init
@@ -128,8 +126,8 @@ class ArchitectureSpec(BaseModel):
         registry = (info.context or {}).get("registry") or default_registry()
         parts = {}
         for name, raw in value.items():
-            if not (isinstance(name, str) and name.isidentifier()) or keyword.iskeyword(name) or hasattr(nn.ModuleDict, name):
-                raise SpecError(f"{name!r} cannot name a position; use a word such as local or global_")
+            if not (isinstance(name, str) and name.isascii() and name.isidentifier()):
+                raise SpecError(f"{name!a} cannot name a position; use a word such as local")
             try:
                 parts[name] = read_part("position", raw, registry)
             except SpecError as error:
