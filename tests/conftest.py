@@ -9,6 +9,9 @@ import torch
 
 import llamazoo
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # workers that each spread over all cores wait for each other
+
 ORACLES = Path(os.environ.get("LLAMAZOO_ORACLES", Path(__file__).parents[2] / "shared" / "oracles"))
 
 
