@@ -200,7 +200,6 @@ _HOMES = {
         "NormPart",
         "PositionPart",
         "part",
-        "rotary_rule",
     ),
     "llamazoo.weights.checkpoint": ("Checkpoint", "Format"),
     "llamazoo.weights.load": ("LoadReport",),

@@ -117,15 +117,20 @@ class Decoder(nn.Module):
         A target of -100 is not learned from. Auxiliary losses of the layers are added. A scalar, at least float32.
         """
         self.check_tokens(tokens)
+        given = targets is not None
         if targets is None:
+            if segments is not None and segments.shape != tokens.shape:
+                raise InputError(f"segments has the shape {list(segments.shape)}, tokens {list(tokens.shape)}")
             if tokens.shape[1] < 2:
                 raise InputError("a row of one token has no next token to predict; give targets or longer rows")
             targets = F.pad(tokens[:, 1:], (0, 1), value=IGNORED)
             if segments is not None:
                 same = F.pad(segments[:, 1:] == segments[:, :-1], (0, 1), value=False)
                 targets = targets.masked_fill(~same, IGNORED)
-        elif targets.shape != tokens.shape:
-            raise InputError(f"targets have the shape {list(targets.shape)}, tokens {list(tokens.shape)}")
+        else:
+            self._check_targets(tokens, targets)
+        if (given or segments is not None) and not torch.compiler.is_compiling() and not bool((targets != IGNORED).any()):
+            raise InputError("there is nothing to predict: every target is -100, or the last token of its document")
         losses = Losses()
         logits = self.logits(self._hidden(tokens, None, None, segments, False, losses))
         loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten().long(), ignore_index=IGNORED)
@@ -168,6 +173,18 @@ class Decoder(nn.Module):
         if low < 0 or high >= self.spec.vocab_size:
             wrong = low if low < 0 else high
             raise InputError(f"token id {wrong} is outside the vocabulary, 0 to {self.spec.vocab_size - 1}")
+
+    def _check_targets(self, tokens: Tensor, targets: Tensor) -> None:
+        if targets.shape != tokens.shape:
+            raise InputError(f"targets have the shape {list(targets.shape)}, tokens {list(tokens.shape)}")
+        if targets.dtype not in (torch.int64, torch.int32):
+            raise InputError(f"targets are integer ids, found {targets.dtype}")
+        if torch.compiler.is_compiling():
+            return
+        low, high = _ends(targets.masked_fill(targets == IGNORED, 0))
+        if low < 0 or high >= self.spec.vocab_size:
+            wrong = low if low < 0 else high
+            raise InputError(f"target {wrong} is outside the vocabulary, 0 to {self.spec.vocab_size - 1}, and not {IGNORED}")
 
     def _hidden(
         self,
@@ -403,6 +420,8 @@ class DecoderState:
         if len(chosen) != other.batch or len(set(chosen)) != len(chosen):
             raise StateError(f"{other.batch} rows cannot be put into the rows {chosen}")
         kept = [length for row, length in enumerate(self.lengths) if row not in chosen]
+        if not any(kept):
+            self.segment = self.begin = None
         if any(kept) and any(other.lengths) and (self.segment is None) != (other.segment is None):
             raise StateError("one state was filled with `segments`, the other without")
         for layer, source in zip(self.layers, other.layers, strict=True):

@@ -1,13 +1,14 @@
 """The decoder beyond what the conformance kit checks: states, losses, tying, compiling, first values, and what a model costs."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -95,7 +96,9 @@ def test_beyond_a_chunk_a_ring_refuses_to_rewind_and_nothing_has_changed(held: i
     tokens = text(2, held)
     state = filled(windowed, tokens)
     back = CHUNK + 1
-    with pytest.raises(CannotRewind, match=f"layer 0: a window of {WINDOW} tokens keeps what it needs to go back by {CHUNK}, not by {back}"):
+    with pytest.raises(
+        CannotRewind, match=f"layer 0: a window of {WINDOW} tokens keeps what it needs to go back by {CHUNK}, not by {back}"
+    ):
         state.rewind([held, held - back])
     assert state.lengths == [held, held]
     continues(windowed, state, tokens)
@@ -190,7 +193,7 @@ def test_rows_that_do_not_exist_are_refused(dense: llamazoo.Decoder) -> None:
 def test_put_needs_equal_capacity_and_chunk_and_as_many_rows(dense: llamazoo.Decoder) -> None:
     state = filled(dense, text(2, 5))
     for other in (filled(dense, text(1, 2), capacity=41), filled(dense, text(1, 2), chunk=CHUNK + 1)):
-        with pytest.raises(StateError, match="a state of capacity 4[01] and chunk [34] does not fit one of 40 and 3"):
+        with pytest.raises(StateError, match=r"a state of capacity 4[01] and chunk [34] does not fit one of 40 and 3"):
             state.put([0], other)
     with pytest.raises(StateError, match=r"1 rows cannot be put into the rows \[0, 1\]"):
         state.put([0, 1], filled(dense, text(1, 2)))
@@ -435,7 +438,7 @@ def test_the_state_dict_names_each_tensor_by_its_place_in_the_walk() -> None:
     layer = ["attention_norm.weight", "feed_forward_norm.weight"]
     layer += [f"attention.{x}.weight" for x in "qkvo"] + [f"feed_forward.{x}.weight" for x in ("gate", "up", "down")]
     expected = {f"blocks.{i}.{name}" for i in (0, 1) for name in layer}
-    expected |= {"embedding.weight", "positions.near.weight", "positions.far.weight", "final_norm.weight", "head.weight"}
+    expected |= {"embedding.weight", "positions.at_near.weight", "positions.at_far.weight", "final_norm.weight", "head.weight"}
     assert names == expected
 
 
@@ -479,27 +482,51 @@ def test_a_copy_of_a_model_shares_nothing_with_it_and_its_layers_still_share_the
     twin = copy.deepcopy(model)
     assert torch.equal(twin(tokens), before)
     with torch.no_grad():
-        twin.positions["main"].weight.add_(torch.linspace(-3, 3, twin.positions["main"].weight.numel()).view(32, -1))
+        twin.blocks[0].attention.place.position.weight.add_(torch.linspace(-3, 3, 32)[:, None])
     assert torch.equal(model(tokens), before)
     assert not torch.equal(twin(tokens), before)
-    assert all(block.attention.place.position is twin.positions["main"] for block in twin.blocks)
+    assert all(block.attention.place.position is twin.positions["at_main"] for block in twin.blocks)
 
 
 # Compiling
 
 
-@pytest.mark.parametrize("changes", [{}, {"attention": {"window": 3, "kernel": "eager"}}, {"position": "t5"}], ids=str)
-def test_the_core_compiles_whole_and_gives_what_it_gives_uncompiled(changes: Mapping[str, Any]) -> None:
+@pytest.fixture
+def _forgotten() -> Iterator[None]:
+    """What was compiled before or here is not kept."""
     torch.compiler.reset()
-    model = build(**changes)
-    core = torch.compile(model.core, backend="aot_eager", fullgraph=True, dynamic=True)
+    yield
+    torch.compiler.reset()
+
+
+@pytest.mark.usefixtures("_forgotten")
+@pytest.mark.parametrize("changes", [{"n_layers": 1}, {"n_layers": 1, "attention": {"window": 3, "kernel": "eager"}}], ids=str)
+def test_the_core_compiles_once_for_all_lengths_and_gives_what_it_gives_uncompiled(changes: Mapping[str, Any]) -> None:
+    model, counter = build(**changes), CompileCounterWithBackend("eager")
+    core = torch.compile(model.core, backend=counter, fullgraph=True, dynamic=True)
     with torch.no_grad():
         for length in (9, 12, 17):
             tokens = text(2, length)
-            steps = [Step.even(2, length, start=0, device=tokens.device) for _ in range(2)]
-            nothing = [None] * BASE["n_layers"]
-            close(core(tokens, steps[0], nothing), model.core(tokens, steps[1], nothing))
-    torch.compiler.reset()
+            first, again = (Step.even(2, length, start=0, device=tokens.device) for _ in range(2))
+            close(core(tokens, first, [None]), model.core(tokens, again, [None]))
+    assert counter.frame_count == 1
+
+
+DECODED = [{"n_kv_heads": BASE["n_heads"]}, {}, {"attention": {"kernel": "eager"}}]
+
+
+@pytest.mark.usefixtures("_forgotten")
+@pytest.mark.parametrize("changes", DECODED, ids=str)
+def test_decoding_compiles_once_for_the_prompt_and_once_for_all_steps(changes: Mapping[str, Any]) -> None:
+    changes = {"n_layers": 1, **changes}
+    model, reference, counter = build(**changes), build(**changes), CompileCounterWithBackend("eager")
+    model.core = torch.compile(model.core, backend=counter, fullgraph=True, dynamic=True)
+    tokens = text(2, 24)
+    with torch.no_grad():
+        state = model.new_state(2, 30)
+        found = torch.cat([model(piece, state=state) for piece in tokens.split([5, *[1] * 19], 1)], 1)
+        close(found, reference(tokens))
+    assert counter.frame_count == 2
 
 
 # First values
@@ -610,9 +637,7 @@ def test_described_operations_are_those_that_torch_counts(changes: dict[str, Any
 
 
 def test_a_window_lowers_the_described_operations_by_the_keys_that_it_hides() -> None:
-    full, narrow = (
-        llamazoo.describe(llamazoo.load_spec(spec(attention={"window": window}))).flops_per_token for window in (None, WINDOW)
-    )
+    full, narrow = (llamazoo.describe(llamazoo.load_spec(spec(attention={"window": window}))).flops_per_token for window in (None, WINDOW))
     assert full - narrow == 4 * BASE["n_layers"] * BASE["n_heads"] * BASE["head_dim"] * (BASE["max_seq_len"] // 2 - WINDOW)
 
 
@@ -650,3 +675,32 @@ def test_a_model_cast_to_half_precision_equals_one_built_in_it(position: str) ->
         assert buffer.dtype == torch.float32, name
     wide = cast.to(torch.float64)
     assert all(torch.equal(a, b) for a, b in zip(wide.buffers(), build(position=position).buffers(), strict=True))
+
+
+# Losses that cannot be
+
+
+def test_targets_and_segments_that_do_not_fit_are_refused(dense: llamazoo.Decoder) -> None:
+    tokens = text(2, 6)
+    for targets, told in (
+        (tokens[:, 1:], r"targets have the shape \[2, 5\], tokens \[2, 6\]"),
+        (tokens.float(), r"targets are integer ids, found torch\.float32"),
+        (tokens + VOCABULARY, "outside the vocabulary, 0 to 36, and not -100"),
+        (torch.full_like(tokens, -1), "target -1 is outside the vocabulary"),
+        (torch.full_like(tokens, -100), "there is nothing to predict"),
+    ):
+        with pytest.raises(InputError, match=told):
+            dense.loss(tokens, targets)
+    with pytest.raises(InputError, match=r"segments has the shape \[2, 5\], tokens \[2, 6\]"):
+        dense.loss(tokens, segments=tokens[:, 1:])
+    with pytest.raises(InputError, match="there is nothing to predict"):
+        dense.loss(tokens, segments=torch.arange(6).expand(2, 6))
+
+
+@torch.no_grad()
+def test_rows_without_segments_put_over_all_packed_rows_make_the_state_plain_again(dense: llamazoo.Decoder) -> None:
+    tokens = text(2, 12)
+    packed = dense.new_state(2, 40, chunk=CHUNK)
+    dense(tokens[:, :5], state=packed, segments=torch.tensor([[1, 1, 2, 2, 2]]).expand(2, 5))
+    packed.put([0, 1], filled(dense, tokens[:, :4]))
+    close(dense(tokens[:, 4:], state=packed), dense(tokens)[:, 4:])

@@ -47,15 +47,20 @@ class Visible(NamedTuple):
     def k_order(self) -> Tensor:  # [b s]
         if self.keys == "own":
             return self.step.order
-        return self.step.once(("k_order", self.keys, self.size), self._k_order)
+        return self.step.once(("k_order", self._ring), self._k_order)
+
+    @property
+    def _ring(self) -> int:
+        """What tells one layer's keys from another's in a call; how many slots are in use is the same for all, and grows."""
+        return self.size if self.keys == "ring" else 0
 
     def mask(self) -> Tensor:
         """True where a query may see a key; computed once for all layers that look alike. [b 1 t s]"""
-        return self.step.once(("mask", self.keys, self.size, self.window), self._mask)
+        return self.step.once(("mask", self.keys, self._ring, self.window), self._mask)
 
     def additive(self, dtype: torch.dtype) -> Tensor:
         """0 where a query may see a key, else minus infinity; computed once for all layers that look alike. [b 1 t s]"""
-        return self.step.once(("additive", self.keys, self.size, self.window, dtype), lambda: self._additive(dtype))
+        return self.step.once(("additive", self.keys, self._ring, self.window, dtype), lambda: self._additive(dtype))
 
     def _additive(self, dtype: torch.dtype) -> Tensor:
         return torch.zeros((), dtype=dtype, device=self.q_order.device).masked_fill(~self.mask(), float("-inf"))

@@ -1,7 +1,7 @@
 """Tokens after tokens: prompts in, continuations out, whole or as they come."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -171,6 +171,8 @@ class _Run:
         self.capacity = longest + max_new_tokens - 1  # the last new token is never looked at
         if stop_ids is None:
             stop_ids = (*model.spec.eos_ids, *(tokenizer.eos_ids if tokenizer is not None else ()))
+        if not isinstance(stop_ids, Iterable) or any(isinstance(i, bool) or not isinstance(i, int) for i in stop_ids):
+            raise InputError(f"stop_ids are integer ids, found {stop_ids!r}")
         self.stop_ids = frozenset(stop_ids)
         self.stop_strings = tuple(stop_strings)
         self.sampler = Sampler(sampling, len(self.prompts), model.spec.vocab_size, seed, model.device)
@@ -247,8 +249,9 @@ class _Text:
         return text[: len(text) - keep], False
 
     def rest(self) -> str:
+        """What was held back, when the row ends without a further token."""
         text, self.held = self.held, ""
-        return text
+        return text if self.decoding is None else text + self.decoding.rest()
 
 
 def _prompts(tokens: Prompt, tokenizer: Tokenizer | None, vocab_size: int) -> tuple[bool, list[list[int]]]:

@@ -19,6 +19,7 @@ JSON_FILE = "tokenizer.json"
 MODEL_FILE = "tokenizer.model"
 CONFIG_FILE = "tokenizer_config.json"
 MAX_BYTES = 64 << 20
+HALF = "\ufffd"  # what half a character decodes to
 
 
 class Tokenizer(Protocol):
@@ -72,6 +73,8 @@ class SentencePieceTokenizer:
     def __init__(self, path: Path) -> None:
         try:
             self.file = path.read_bytes()
+            if not self.file:
+                raise TokenizerError(f"{path}: is empty")
             self.processor = sentencepiece.SentencePieceProcessor(model_proto=self.file)
         except (RuntimeError, OSError) as error:
             raise TokenizerError(f"{path}: is no sentencepiece model: {error}") from None
@@ -135,27 +138,40 @@ class JsonTokenizer:
 
 
 class Decoding:
-    """The text of a growing list of ids, as far as it is certain: half a character waits for its other half."""
+    """The text of a growing list of ids, as far as it is certain: half a character waits for its other half.
+
+    Only a few ids are decoded at a time, always from where a character begins, and with what came before: sentencepiece
+    drops a space at the start of a text, and bytes that begin inside a character would be taken for broken ones.
+    """
 
     def __init__(self, tokenizer: Tokenizer, before: Sequence[int] = ()) -> None:
         self.tokenizer = tokenizer
-        # A few ids of context: sentencepiece drops a leading space only at the start of a text.
-        self.ids = list(before[-4:])
-        self.shown = tokenizer.decode(self.ids) if self.ids else ""
+        self.ids: list[int] = []
+        text = ""
+        for kept in range(min(4, len(before)), min(12, len(before)) + 1):
+            self.ids = list(before[len(before) - kept :])
+            text = tokenizer.decode(self.ids) if self.ids else ""
+            if not text.startswith(HALF):
+                break
+        self.shown = len(text.rstrip(HALF))  # how much of their text was told
+        self.certain = 0 if text.endswith(HALF) else len(self.ids)  # how many ids that was
 
     def add(self, token: int, *, last: bool = False) -> str:
         """The text that one more id makes certain; with `last`, all that is left."""
         self.ids.append(token)
         text = self.tokenizer.decode(self.ids)
-        if text.endswith("\ufffd") and not last:
+        if text.endswith(HALF) and not last:
             return ""
-        new = text[len(self.shown) :]
-        # Decoding from the start each time would take quadratic time; a few ids are context enough.
-        if len(self.ids) > 16:
-            self.ids = self.ids[-4:]
-            text = self.tokenizer.decode(self.ids)
-        self.shown = text
+        new, tail = text[self.shown :], self.ids[self.certain :]
+        tail_text = self.tokenizer.decode(tail)
+        if tail_text and text.endswith(tail_text):  # what is new now is context enough for what comes
+            self.ids, text = tail, tail_text
+        self.shown, self.certain = len(text), len(self.ids)
         return new
+
+    def rest(self) -> str:
+        """What is held back, when no more ids come."""
+        return self.tokenizer.decode(self.ids)[self.shown :] if len(self.ids) > self.certain else ""
 
 
 def _id(number: int) -> int | None:

@@ -1,5 +1,5 @@
 """The contract of components, as checks that anybody's component can be put through."""
 
-from llamazoo.testing.kit import CHECKS, Failure, Subject, check_component, failures, subject
+from llamazoo.testing.kit import BASE, CHECKS, Failure, Subject, check_component, failures, subject
 
-__all__ = ["CHECKS", "Failure", "Subject", "check_component", "failures", "subject"]
+__all__ = ["BASE", "CHECKS", "Failure", "Subject", "check_component", "failures", "subject"]

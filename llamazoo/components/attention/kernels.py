@@ -91,7 +91,8 @@ class SDPA(Kernel):
         elif pattern == "mask":
             mask = visible.additive(q.dtype)
         causal = pattern == "causal" and mask is None
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=q.shape[1] != k.shape[1])
+        grouped = True if q.shape[1] != k.shape[1] else False  # noqa: SIM210 - a comparison alone is a symbol while compiling
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=grouped)
 
 
 class Auto(Kernel):
