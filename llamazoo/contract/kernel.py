@@ -59,11 +59,14 @@ class Visible(NamedTuple):
         return self.step.once(("mask", self.keys, self._ring, self.window), self._mask)
 
     def additive(self, dtype: torch.dtype) -> Tensor:
-        """0 where a query may see a key, else minus infinity; computed once for all layers that look alike. [b 1 t s]"""
+        """0 where a query may see a key, else the lowest number; computed once for all layers that look alike. [b 1 t s]
+
+        Not minus infinity: a row of padding, which sees nothing, must not become NaN, and with it all that multiplies it by nought.
+        """
         return self.step.once(("additive", self.keys, self._ring, self.window, dtype), lambda: self._additive(dtype))
 
     def _additive(self, dtype: torch.dtype) -> Tensor:
-        return torch.zeros((), dtype=dtype, device=self.q_order.device).masked_fill(~self.mask(), float("-inf"))
+        return torch.zeros((), dtype=dtype, device=self.q_order.device).masked_fill(~self.mask(), torch.finfo(dtype).min)
 
     def _k_order(self) -> Tensor:
         slot = torch.arange(self.size, device=self.step.order.device)

@@ -92,8 +92,10 @@ class Sampler:
             return logits.argmax(-1)
         filtered = self.filtered(logits / self.sampling.temperature)
         # The largest of logits plus Gumbel noise is a draw from their softmax (Gumbel 1954), without a sum over the vocabulary.
-        noise = torch.stack([torch.rand(logits.shape[-1], generator=g, device=logits.device, dtype=torch.float64) for g in self.generators])
-        return (filtered - (-noise.clamp(min=1e-300).log()).log()).argmax(-1)
+        fine = torch.float32 if logits.device.type == "mps" else torch.float64  # float32 cuts the noise's tail at 17
+        uniform = torch.stack([torch.rand(logits.shape[-1], generator=g, device=logits.device, dtype=fine) for g in self.generators])
+        noise = -(-uniform.clamp(min=torch.finfo(fine).tiny).log()).log()
+        return (filtered + noise).argmax(-1)
 
     def filtered(self, logits: Tensor) -> Tensor:
         """Logits [b v] with minus infinity at all tokens that a filter removes; the best one always stays."""

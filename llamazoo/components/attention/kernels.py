@@ -44,8 +44,7 @@ class Eager(Kernel):
             scores = softcap * torch.tanh(scores / softcap)
         if bias is not None:
             scores = scores + bias
-        # The lowest number, not minus infinity: a padding row, which sees nothing, must not become NaN.
-        scores = scores.masked_fill(~visible.mask(), torch.finfo(scores.dtype).min)
+        scores = scores.masked_fill(~visible.mask(), torch.finfo(scores.dtype).min)  # as in Visible.additive
         if sinks is not None:
             scores = torch.cat((scores, sinks.to(scores)[:, None, None].expand(b, h, t, 1)), -1)
         weights = scores.softmax(-1)
@@ -87,7 +86,7 @@ class SDPA(Kernel):
             raise KernelError(f"the kernel 'sdpa' refuses this call: {reason}; use `kernel: auto` or `kernel: eager`")
         pattern, mask = visible.pattern, None
         if bias is not None:
-            mask = bias if pattern == "all" else bias.masked_fill(~visible.mask(), float("-inf"))
+            mask = bias if pattern == "all" else bias.masked_fill(~visible.mask(), torch.finfo(bias.dtype).min)
         elif pattern == "mask":
             mask = visible.additive(q.dtype)
         causal = pattern == "causal" and mask is None

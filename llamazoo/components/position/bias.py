@@ -33,7 +33,7 @@ class ALiBi(Position):
 
     def compute(self) -> None:
         slopes = torch.tensor(alibi_slopes(len(self.slopes)), dtype=torch.float64)
-        self.slopes = slopes.to(self.slopes.device, at_least_float32(self.slopes.dtype))
+        self.slopes = slopes.to(at_least_float32(self.slopes.dtype)).to(self.slopes.device)
 
     def bias(self, q_order: Tensor, k_order: Tensor) -> Tensor:  # [b h t s]
         distance = q_order[:, None, :, None] - k_order[:, None, None, :]

@@ -55,7 +55,7 @@ class RoPE(Position):
         exponent = torch.arange(0, self.width, 2, dtype=torch.float64) / self.width
         f = self.theta**-exponent
         signed = torch.cat((-f, f)) if self.by_halves else torch.stack((-f, f), -1).flatten()
-        self.frequencies = signed.to(self.frequencies.device, at_least_float32(self.frequencies.dtype))
+        self.frequencies = signed.to(at_least_float32(self.frequencies.dtype)).to(self.frequencies.device)
 
     def prepare(self, positions: Tensor, *, horizon: int, dtype: torch.dtype) -> Turn:
         angles = positions[:, None, :, None] * self.frequencies  # bfloat16 cannot tell position 256 from 257
