@@ -389,11 +389,11 @@ class DecoderState:
                 if 0 < length <= begin:
                     raise CannotRewind(f"row {row}: its last document begins at {begin}; the number of the one before is forgotten")
         for number, layer in enumerate(self.layers):  # ask all before the first is changed
-            reason = layer.refuses_rewind(wanted, self.reached) if layer is not None and wanted != self.lengths else None
+            reason = layer.refuses_rewind(wanted, self.lengths, self.reached) if layer is not None else None
             if reason is not None:
                 raise CannotRewind(f"layer {number}: {reason}")
         for layer in self._held():
-            layer.rewind(wanted)
+            layer.rewind(wanted, self.lengths)
         self.lengths = wanted
         self.reached = [far if length else 0 for length, far in zip(wanted, self.reached, strict=True)]
 

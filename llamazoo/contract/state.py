@@ -31,11 +31,14 @@ class State(Protocol):
     def select(self, rows: Tensor) -> None:
         """Make row i what row `rows[i]` was; rows may repeat, and the batch may change its size."""
 
-    def refuses_rewind(self, lengths: list[int], reached: list[int]) -> str | None:
-        """Why rows that have held up to `reached` tokens cannot go back to `lengths`, or None."""
+    def refuses_rewind(self, lengths: list[int], held: list[int], reached: list[int]) -> str | None:
+        """Why rows that hold `held` tokens, and have `reached` more before, cannot go back to `lengths`; or None.
 
-    def rewind(self, lengths: list[int]) -> None:
-        """Forget, row by row, all but the first `lengths` tokens; asked only after `refuses_rewind`."""
+        A row that keeps its length is not touched, and one that goes back to 0 is as new: neither is a reason.
+        """
+
+    def rewind(self, lengths: list[int], held: list[int]) -> None:
+        """Forget, row by row, all but the first `lengths` of `held` tokens; asked only after `refuses_rewind`."""
 
     def clear(self, rows: Tensor) -> None:
         """Make these rows as new."""
@@ -97,14 +100,14 @@ class KeyValueState:
     def select(self, rows: Tensor) -> None:
         self.keys, self.values = self.keys[rows], self.values[rows]
 
-    def refuses_rewind(self, lengths: list[int], reached: list[int]) -> str | None:
-        for length, far in zip(lengths, reached, strict=True):
+    def refuses_rewind(self, lengths: list[int], held: list[int], reached: list[int]) -> str | None:
+        for length, now, far in zip(lengths, held, reached, strict=True):
             # A ring that has run on has overwritten what lay a window before the place to go back to.
-            if self.is_ring and length > 0 and far > self.size and far - length > self.chunk:
+            if self.is_ring and 0 < length < now and far > self.size and far - length > self.chunk:
                 return f"a window of {self.window} tokens keeps what it needs to go back by {self.chunk}, not by {far - length}"
         return None
 
-    def rewind(self, lengths: list[int]) -> None:
+    def rewind(self, lengths: list[int], held: list[int]) -> None:
         """Nothing to do: what stands after the last token is not seen until it is overwritten."""
 
     def clear(self, rows: Tensor) -> None:

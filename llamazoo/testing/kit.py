@@ -14,7 +14,7 @@ from llamazoo.build import build_model, reset
 from llamazoo.contract.component import Component
 from llamazoo.contract.kinds import Attention
 from llamazoo.decoder import Decoder, DecoderState
-from llamazoo.errors import ConformanceError
+from llamazoo.errors import CannotRewind, ConformanceError
 from llamazoo.registry import Registry, default_registry
 from llamazoo.spec.architecture import ArchitectureSpec, merge
 from llamazoo.spec.compose import load_spec
@@ -236,6 +236,28 @@ def state_rows(of: Subject) -> Iterator[str]:
     state = filled(first)
     state.put([1], filled(first[2:]))
     yield from _compare("row 2 put into row 1", model(rest[[0, 2, 2]], state=state), whole[[0, 2, 2]], "that row's continuation")
+
+
+@check
+def rewind(of: Subject) -> Iterator[str]:
+    """A row can always go back to nothing; further back than it remembers is refused, with nothing changed."""
+    model, tokens = of.model(), of.tokens(3)
+    whole, fresh = model(tokens), model(tokens[:, 10:])
+    for lengths in ([10, 10, 0], [10, 7, 0], [9, 9, 9], [2, 10, 5]):
+        state = model.new_state(3, TOKENS + 8, chunk=4)
+        model(tokens[:, :10], state=state)
+        try:
+            state.rewind(lengths)
+        except CannotRewind:
+            if lengths == [10, 10, 0]:
+                yield "rewinding one row of three to 0: refused, though it forgets everything"
+            lengths = [10, 10, 10]
+        rest = [tokens[row, length:] if length else tokens[row, 10:] for row, length in enumerate(lengths)]
+        padded, valid = _padded(rest, "right")
+        logits = model(padded, state=state, valid=valid)
+        for row, length in enumerate(lengths):
+            expected = whole[row, length:] if length else fresh[row]
+            yield from _compare(f"row {row} after a rewind to {lengths}", logits[row][valid[row]], expected, "what one call gives")
 
 
 def _padded(rows: Sequence[Tensor], side: str) -> tuple[Tensor, Tensor]:
