@@ -78,6 +78,76 @@ def test_layers_may_differ_in_position_window_and_parts() -> None:
         assert failures(tried) == []
 
 
+class Fading(llamazoo.Attention):
+    """A stranger's recurrent mixer: each token adds to a memory that fades."""
+
+    name = "fading"
+
+    class Options(llamazoo.ComponentOptions):
+        decay: float = 0.9
+
+    def __init__(self, options: llamazoo.ComponentOptions, site: llamazoo.Site) -> None:
+        super().__init__(options, site)
+        self.v = torch.nn.Linear(site.dim, site.dim, bias=False)
+        self.o = torch.nn.Linear(site.dim, site.dim, bias=False)
+
+    def forward(self, x: torch.Tensor, step: llamazoo.Step, state: "Memory | None") -> torch.Tensor:
+        v = self.v(x)
+        memory = torch.zeros_like(v[:, 0]) if state is None else state.memory
+        seen = []
+        for i in range(v.shape[1]):
+            before = memory
+            if step.begin is not None:  # a document begins: nothing was before
+                before = before.masked_fill((step.order[:, i] == step.begin[:, i])[:, None], 0.0)
+            after = self.options.decay * before + v[:, i]
+            memory = after if step.valid is None else torch.where(step.valid[:, i, None], after, memory)
+            seen.append(memory)
+        if state is not None:
+            state.memory.copy_(memory)
+        return self.o(torch.stack(seen, 1))
+
+    def new_state(self, batch: int, capacity: int, *, chunk: int, device: torch.device, dtype: torch.dtype) -> "Memory":
+        return Memory(torch.zeros(batch, self.v.out_features, device=device, dtype=dtype))
+
+
+class Memory:
+    """What Fading remembers of each row."""
+
+    longest_write = None
+
+    def __init__(self, memory: torch.Tensor) -> None:
+        self.memory = memory
+
+    @property
+    def nbytes(self) -> int:
+        return self.memory.nbytes
+
+    def select(self, rows: torch.Tensor) -> None:
+        self.memory = self.memory[rows]
+
+    def refuses_rewind(self, lengths: list[int], held: list[int], reached: list[int]) -> str | None:
+        back = any(0 < length < now for length, now in zip(lengths, held, strict=True))
+        return "what was added to a memory cannot be taken out again" if back else None
+
+    def rewind(self, lengths: list[int], held: list[int]) -> None:
+        self.memory[torch.tensor(lengths) < torch.tensor(held)] = 0
+
+    def clear(self, rows: torch.Tensor) -> None:
+        self.memory[rows] = 0
+
+    def put(self, rows: torch.Tensor, other: "Memory") -> None:
+        self.memory[rows] = other.memory
+
+    def clone(self) -> "Memory":
+        return Memory(self.memory.clone())
+
+
+def test_a_strangers_recurrent_mixer_keeps_the_contract_too() -> None:
+    with torch.no_grad():
+        check_component(Fading)
+        check_component(Fading, {"decay": 0.5}, around={"position": "learned", "block": "parallel"})
+
+
 class PeeksAhead(llamazoo.FeedForward):
     """A broken part: each token sees the next one."""
 
