@@ -14,7 +14,7 @@ from llamazoo.contract.draw import Draw
 from llamazoo.cost import check_budget, dtype_of
 from llamazoo.decoder import Decoder
 from llamazoo.device import Device, device_of
-from llamazoo.errors import LlamazooError, SaveError, SpecError, UnsupportedError, WeightsError
+from llamazoo.errors import InputError, LlamazooError, SaveError, SpecError, UnsupportedError, WeightsError
 from llamazoo.registry import Registry, default_registry
 from llamazoo.spec.architecture import ArchitectureSpec
 from llamazoo.spec.compose import SpecLike, load_spec
@@ -73,6 +73,8 @@ def load_model(
     `partial`, what is missing keeps fresh values, and `model.load_report` says what was and what was not loaded.
     """
     _refuse_mesh(mesh)
+    if not isinstance(folder, str | PathLike):
+        raise InputError(f"a folder is named by a text or a path, found {folder!r}")
     checkpoint = open_checkpoint(Path(folder), registry or default_registry())
     return load_checkpoint(checkpoint.spec, checkpoint, device, dtype, partial=partial, budget=budget)
 
@@ -85,7 +87,7 @@ def save_model(model: Decoder, folder: str | PathLike[str], *, format: str = "na
     """
     if any(p.is_meta for p in model.parameters()):
         raise SaveError("a model on the meta device has no weights to save")
-    target = default_registry().format(format)
+    target = model.spec.registry.format(format)
     save_folder(Path(folder), lambda draft: target.write(model, draft), tokenizer)
 
 
@@ -112,7 +114,7 @@ def load_checkpoint(
     if report.missing:
         reset(model, only=set(report.missing))
     model.load_report = report
-    return model
+    return model.eval()
 
 
 def _shapes(spec: Any, device: torch.device, dtype: torch.dtype, budget: int | str | None) -> Decoder:
@@ -120,6 +122,11 @@ def _shapes(spec: Any, device: torch.device, dtype: torch.dtype, budget: int | s
     with torch.device("meta"):
         model = Decoder(spec).to(dtype)
     model.link()
+    for component in model.modules():
+        if isinstance(component, Component) and type(component).compute is Component.compute:
+            lost = [name for module in component.owned_modules() for name in module._buffers]
+            if lost:
+                raise LlamazooError(f"{type(component).__name__} has the buffers {', '.join(lost)} and no compute() that fills them")
     return model
 
 

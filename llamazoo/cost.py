@@ -9,13 +9,12 @@ from torch import nn
 from llamazoo.contract.component import Component, Part
 from llamazoo.decoder import Decoder
 from llamazoo.device import device_memory
-from llamazoo.errors import ResourceLimitError
+from llamazoo.errors import InputError, ResourceLimitError
 from llamazoo.spec.architecture import ArchitectureSpec
 
 __all__ = ["Description", "check_budget", "describe", "dtype_of", "parse_bytes", "readable"]
 
 MODULES_PER_LAYER = 40_000  # bytes of Python objects in one built layer, whatever its widths; measured, rounded down
-EXPANDED = 10_000  # layers described one by one where patches make them differ; beyond that, the plainest is multiplied
 
 
 @dataclass(frozen=True)
@@ -33,22 +32,17 @@ class Description:
 
 
 def dtype_of(spec: ArchitectureSpec, dtype: torch.dtype | None = None) -> torch.dtype:
-    """The argument, else the spec's, else PyTorch's default."""
+    """The argument, else the spec's, else PyTorch's default. Raises InputError for what is no floating-point dtype."""
     found = dtype or (getattr(torch, spec.dtype) if spec.dtype else torch.get_default_dtype())
-    assert isinstance(found, torch.dtype)
+    if not isinstance(found, torch.dtype) or found not in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
+        raise InputError(f"dtype is torch.float32, torch.bfloat16, torch.float16 or torch.float64, found {found!r}")
     return found
 
 
 def describe(spec: ArchitectureSpec, dtype: torch.dtype | None = None) -> Description:
     """Count what a model of this spec would hold and do; allocates nothing, and builds one layer of each sort."""
     dtype = dtype_of(spec, dtype)
-    sorts: dict[object, list[int]] = {}
-    expanded = range(spec.n_layers) if spec.layers and spec.n_layers <= EXPANDED else range(1)
-    for number in expanded:
-        layer = spec.layer(number)
-        key = (layer.block.type, repr(layer))
-        sorts.setdefault(key, []).append(number)
-    counts = {numbers[0]: len(numbers) if len(expanded) == spec.n_layers else spec.n_layers for numbers in sorts.values()}
+    counts = dict(spec.sorts())  # the first layer of each sort, and how many there are
     try:
         with torch.device("meta"):
             model = Decoder(spec, only=list(counts)).to(dtype)
@@ -87,7 +81,7 @@ def _cache_bytes(model: Decoder, counts: list[int], capacity: int, less: int) ->
     if capacity - less < 1:
         return 0
     with torch.device("meta"):
-        state = model.new_state(1, capacity - less)
+        state = model.new_state(1, capacity - less)  # on the meta device, without bound
     return sum(count * layer.nbytes for count, layer in zip(counts, state.layers, strict=True) if layer is not None)
 
 

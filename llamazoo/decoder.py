@@ -3,9 +3,9 @@
 b batch, t tokens of this call, d model width, v vocabulary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from llamazoo.contract.kinds import Block, Embedding, Head, Norm, Place, Position
 from llamazoo.contract.state import State
 from llamazoo.contract.step import FAR, Losses, Step
-from llamazoo.errors import CannotRewind, ContextLengthError, InputError, StateError
+from llamazoo.device import device_memory
+from llamazoo.errors import CannotRewind, ContextLengthError, InputError, ResourceLimitError, StateError
 from llamazoo.spec.architecture import ArchitectureSpec
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Decoder", "DecoderState"]
 
+LARGE = 1 << 20  # tokens that a state may hold before its bytes are counted against the device's
 CHUNK = 512  # tokens that enter a bounded state at once, unless said otherwise
 IGNORED = -100  # a target that is not learned from: PyTorch's own word for it
 
@@ -55,6 +57,16 @@ class Decoder(nn.Module):
         """Share again what is shared: a move from the meta device, or an assignment, makes copies."""
         self.head.tie(self.embedding)
 
+    def to_empty(self, *, device: torch.device | str | int | None, recurse: bool = True) -> Self:
+        super().to_empty(device=device, recurse=recurse)
+        self.link()
+        return self
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        found = super().load_state_dict(state_dict, strict=strict, assign=assign)
+        self.link()
+        return found
+
     @property
     def device(self) -> torch.device:
         return self.embedding.weight.device
@@ -77,6 +89,8 @@ class Decoder(nn.Module):
         is False at padding, wherever it stands. `segments` [b t] numbers the documents packed into a row: they do not see
         each other. Raises InputError or ContextLengthError before any work.
         """
+        if isinstance(valid, Tensor) and isinstance(tokens, Tensor) and valid.dtype == torch.bool and valid.shape == tokens.shape:
+            tokens = tokens.masked_fill(~valid, 0)  # what stands at padding does not matter, so it need not be a token
         self.check_tokens(tokens)
         if state is None:
             return self.logits(self._hidden(tokens, None, valid, segments, last_only))
@@ -100,7 +114,7 @@ class Decoder(nn.Module):
         places = {}
         for name, position in zip(self.place_names, self.positions.values(), strict=True):
             assert isinstance(position, Position)
-            places[name] = at = position.prepare(step.positions, horizon=step.extent, dtype=x.dtype)
+            places[name] = at = position.prepare(step.positions, horizon=step.horizon, dtype=x.dtype)
             x = position.embed(x, at)
         step = step.with_places(places)
         for block, state in zip(self.blocks, states, strict=True):
@@ -145,17 +159,25 @@ class Decoder(nn.Module):
         """
         capacity = self.spec.max_seq_len if capacity is None else capacity
         for name, number in (("batch", batch), ("capacity", capacity), ("chunk", chunk)):
-            if number < 1:
-                raise InputError(f"{name} is at least 1, found {number}")
+            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+                raise InputError(f"{name} is a whole number from 1, found {number!r}")
         if capacity > self.spec.max_seq_len:
             raise ContextLengthError(
                 f"a cache of {capacity} tokens is longer than the model's context, max_seq_len {self.spec.max_seq_len}"
             )
-        with torch.inference_mode(False), torch.no_grad():  # a state made in inference mode could not be used outside
-            layers = [
-                cast(Block, block).new_state(batch, capacity, chunk=chunk, device=self.device, dtype=self.dtype) for block in self.blocks
-            ]
-            return DecoderState(layers, batch, capacity, chunk, self.device)
+        device, tokens = self.device, batch * capacity
+        if tokens > LARGE:  # the host's part is quick, but so are most states
+            needed = sum(s.nbytes for s in self._states(batch, capacity, chunk, torch.device("meta")) if s is not None)
+            if needed > device_memory(device):
+                limit = f"the memory of {device} is {device_memory(device)} bytes"
+                raise ResourceLimitError(f"a state of {batch} rows of {capacity} tokens needs {needed} bytes; {limit}")
+        return DecoderState(self._states(batch, capacity, chunk, device), batch, capacity, chunk, device, self.spec, self.dtype)
+
+    @torch.inference_mode(False)  # a state made in inference mode could not be used outside
+    @torch.no_grad()
+    def _states(self, batch: int, capacity: int, chunk: int, device: torch.device) -> list[State | None]:
+        blocks = (cast(Block, block) for block in self.blocks)
+        return [block.new_state(batch, capacity, chunk=chunk, device=device, dtype=self.dtype) for block in blocks]
 
     def check_tokens(self, tokens: Tensor) -> None:
         """Raise InputError unless these are ids of the vocabulary, [b t], at least one a row, on the model's device."""
@@ -196,9 +218,14 @@ class Decoder(nn.Module):
         losses: Losses | None = None,
     ) -> Tensor:
         """The host's part of a call: limits, padding moved last, slices for bounded states. -> [b t d], or [b 1 d]"""
+        if state is not None:
+            state.check_model(self.spec, self.dtype, self.device)
         rows = _Rows.read(tokens, state, valid, segments, self.spec.max_seq_len)
         states = state.layers if state is not None else [None] * len(self.blocks)
-        limit = min((s.longest_write or rows.width for s in states if s is not None), default=rows.width)
+        limit = rows.width
+        for layer in states:
+            if layer is not None and layer.longest_write is not None:
+                limit = min(limit, layer.longest_write)
         pieces = []
         for first in range(0, rows.width, limit):
             piece, step = rows.step(first, min(first + limit, rows.width))
@@ -227,6 +254,7 @@ class _Rows:
     tokens: Tensor  # [b w]
     starts: list[int]  # how many tokens each row held before
     counts: list[int]  # how many of `tokens` are its own
+    horizon: int  # how many tokens a row may come to hold
     segments: Tensor | None  # [b w] the documents' numbers as the caller gave them
     begin: Tensor | None  # [b w] where each token's document begins
     place: Tensor | None  # [b t] where each token of the caller stands now; None: where it stood
@@ -235,6 +263,8 @@ class _Rows:
     def read(cls, tokens: Tensor, state: "DecoderState | None", valid: Tensor | None, segments: Tensor | None, max_seq_len: int) -> "_Rows":
         batch, width = tokens.shape
         for name, given in (("valid", valid), ("segments", segments)):
+            if given is not None and not isinstance(given, Tensor):
+                raise InputError(f"{name} is a tensor [batch tokens], found {type(given).__name__}")
             if given is not None and given.shape != tokens.shape:
                 raise InputError(f"{name} has the shape {list(given.shape)}, tokens {list(tokens.shape)}")
         if state is not None and state.batch != batch:
@@ -252,8 +282,8 @@ class _Rows:
                 place = (valid.cumsum(1) - 1).clamp(min=0)
                 tokens = tokens.gather(1, index)
                 segments = None if segments is None else segments.gather(1, index)
-        rows = cls(tokens, starts, counts, segments, None, place)
         capacity, what = (max_seq_len, "the model's context, max_seq_len") if state is None else (state.capacity, "the state's capacity")
+        rows = cls(tokens, starts, counts, capacity, segments, None, place)
         if max(rows.ends) > capacity:
             row = rows.ends.index(max(rows.ends))
             raise ContextLengthError(f"row {row} would hold {starts[row]} + {counts[row]} tokens, more than {what} ({capacity})")
@@ -282,7 +312,7 @@ class _Rows:
         tokens = self.tokens[:, first:last]
         extent = max(start + min(count, last) for start, count in zip(self.starts, self.counts, strict=True))
         if not self.padded and len(set(self.starts)) == 1:
-            step = Step.even(len(tokens), last - first, start=self.starts[0] + first, device=tokens.device)
+            step = Step.even(len(tokens), last - first, start=self.starts[0] + first, horizon=self.horizon, device=tokens.device)
         else:
             column = torch.arange(first, last, device=tokens.device)
             starts, counts = (torch.tensor(n, device=tokens.device) for n in (self.starts, self.counts))
@@ -291,7 +321,7 @@ class _Rows:
             valid = column < counts[:, None] if self.padded else None
             positions = order if valid is None else order.masked_fill(~valid, 0)
             order = order if valid is None else order.masked_fill(~valid, FAR)
-            step = Step(positions=positions, order=order, extent=extent, ends=ends, valid=valid)
+            step = Step(positions=positions, order=order, extent=extent, horizon=self.horizon, ends=ends, valid=valid)
         if self.begin is not None:
             begin = self.begin[:, first:last]
             step = replace(step, begin=begin, positions=(step.positions - begin).clamp(min=0))
@@ -336,8 +366,18 @@ class _Rows:
 class DecoderState:
     """What a decoder remembers of each row of a batch, and the one true count of tokens. Made by `model.new_state`."""
 
-    def __init__(self, layers: list[State | None], batch: int, capacity: int, chunk: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        layers: list[State | None],
+        batch: int,
+        capacity: int,
+        chunk: int,
+        device: torch.device,
+        spec: ArchitectureSpec,
+        dtype: torch.dtype,
+    ) -> None:
         self.layers = layers
+        self.spec, self.dtype = spec, dtype  # of the model that it is for
         self.capacity = capacity
         self.chunk = chunk
         self.device = device
@@ -361,6 +401,13 @@ class DecoderState:
         self.reached = [max(pair) for pair in zip(self.reached, lengths, strict=True)]
         self.segment, self.begin = segment, begin
 
+    def check_model(self, spec: ArchitectureSpec, dtype: torch.dtype, device: torch.device) -> None:
+        """Raise StateError unless the state was made for such a model."""
+        if (dtype, device) != (self.dtype, self.device):
+            raise StateError(f"the state is for {self.dtype} on {self.device}, the model is {dtype} on {device}")
+        if spec is not self.spec and spec != self.spec:
+            raise StateError("the state was made by a model of another spec; use that model's new_state")
+
     def check_segments(self, given: bool) -> None:
         if any(self.lengths) and given != (self.segment is not None):
             had = "with" if self.segment is not None else "without"
@@ -378,7 +425,11 @@ class DecoderState:
 
     def rewind(self, lengths: int | Sequence[int]) -> None:
         """Forget all but the first tokens of each row. Raises CannotRewind, with nothing changed, where a layer has forgotten them."""
+        if not isinstance(lengths, int | Sequence):
+            raise StateError(f"lengths are a whole number, or one for each row; found {lengths!r}")
         wanted = [lengths] * self.batch if isinstance(lengths, int) else list(lengths)
+        if any(isinstance(length, bool) or not isinstance(length, int) for length in wanted):
+            raise StateError(f"lengths are whole numbers, found {wanted}")
         if len(wanted) != self.batch:
             raise StateError(f"{len(wanted)} lengths for {self.batch} rows")
         for row, (length, held) in enumerate(zip(wanted, self.lengths, strict=True)):
@@ -413,7 +464,8 @@ class DecoderState:
     def put(self, rows: Sequence[int] | Tensor, other: "DecoderState") -> None:
         """Make these rows what the rows of another state of the same model, capacity and chunk are."""
         chosen, index = self._rows(rows)
-        if (other.capacity, other.chunk, len(other.layers)) != (self.capacity, self.chunk, len(self.layers)):
+        other.check_model(self.spec, self.dtype, self.device)
+        if (other.capacity, other.chunk) != (self.capacity, self.chunk):
             raise StateError(
                 f"a state of capacity {other.capacity} and chunk {other.chunk} does not fit one of {self.capacity} and {self.chunk}"
             )
@@ -437,7 +489,8 @@ class DecoderState:
     @torch.inference_mode(False)
     def clone(self) -> "DecoderState":
         """An independent copy."""
-        twin = DecoderState([None if s is None else s.clone() for s in self.layers], self.batch, self.capacity, self.chunk, self.device)
+        layers = [None if s is None else s.clone() for s in self.layers]
+        twin = DecoderState(layers, self.batch, self.capacity, self.chunk, self.device, self.spec, self.dtype)
         twin.lengths, twin.reached = list(self.lengths), list(self.reached)
         twin.segment, twin.begin = self.segment, self.begin  # replaced, never written
         return twin
@@ -446,7 +499,10 @@ class DecoderState:
         return [layer for layer in self.layers if layer is not None]
 
     def _rows(self, rows: Sequence[int] | Tensor) -> tuple[list[int], Tensor]:
-        chosen = [int(row) for row in rows]
+        given = rows.tolist() if isinstance(rows, Tensor) else list(rows)
+        chosen = [row for row in given if isinstance(row, int) and not isinstance(row, bool)] if isinstance(given, list) else []
+        if len(chosen) != len(given):
+            raise StateError(f"rows are given by their numbers, found {given}")
         if not chosen or min(chosen) < 0 or max(chosen) >= self.batch:
             raise StateError(f"rows {chosen} of a state with the rows 0 to {self.batch - 1}")
         return chosen, torch.tensor(chosen, device=self.device)

@@ -4,7 +4,6 @@ import difflib
 import functools
 import importlib.metadata
 import sys
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
@@ -52,7 +51,7 @@ class Registry:
     """Components by kind and name, formats by name. Built-in names cannot be shadowed; a name offered twice must be qualified."""
 
     def __init__(self) -> None:
-        self._offers: dict[str, dict[str, list[Offer]]] = defaultdict(lambda: defaultdict(list))
+        self._offers: dict[str, dict[str, list[Offer]]] = {}
         self._formats: dict[str, type[Format]] = {}
         self.broken: list[Broken] = []
 
@@ -93,7 +92,7 @@ class Registry:
         """Offer a component class under its name and aliases."""
         _check_class(component)
         for name, preset in {component.name: {}, **component.aliases}.items():
-            offers = self._offers[component.kind][name]
+            offers = self._offers.setdefault(component.kind, {}).setdefault(name, [])
             if distribution == LOCAL:  # a cell run again in a notebook replaces what it made before
                 offers[:] = [o for o in offers if o.distribution != LOCAL]
             if any(o.distribution == distribution for o in offers):
@@ -104,7 +103,7 @@ class Registry:
         """A copy that offers these components too."""
         twin = Registry()
         for offer in self.offers():
-            twin._offers[offer.component.kind][offer.name].append(offer)
+            twin._offers.setdefault(offer.component.kind, {}).setdefault(offer.name, []).append(offer)
         twin._formats = dict(self._formats)
         twin.broken = list(self.broken)
         for component in components:

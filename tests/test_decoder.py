@@ -1,6 +1,7 @@
 """The decoder beyond what the conformance kit checks: states, losses, tying, compiling, first values, and what a model costs."""
 
 import copy
+import pickle
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import llamazoo
 from llamazoo.contract.step import Step
-from llamazoo.errors import CannotRewind, ContextLengthError, InputError, StateError
+from llamazoo.errors import CannotRewind, ContextLengthError, InputError, ResourceLimitError, StateError
 from llamazoo.spec.architecture import merge
 from llamazoo.testing.kit import BASE
 
@@ -251,9 +252,9 @@ def test_a_cleared_state_is_as_new(windowed: llamazoo.Decoder) -> None:
 
 def test_a_state_needs_room_and_rows(dense: llamazoo.Decoder) -> None:
     for arguments, name in (((0,), "batch"), ((1, 0), "capacity")):
-        with pytest.raises(InputError, match=f"{name} is at least 1, found 0"):
+        with pytest.raises(InputError, match=f"{name} is a whole number from 1, found 0"):
             dense.new_state(*arguments)
-    with pytest.raises(InputError, match="chunk is at least 1, found 0"):
+    with pytest.raises(InputError, match="chunk is a whole number from 1, found 0"):
         dense.new_state(1, 4, chunk=0)
     with pytest.raises(ContextLengthError, match=r"a cache of 65 tokens is longer than the model's context, max_seq_len 64"):
         dense.new_state(1, 65)
@@ -434,11 +435,11 @@ def _recomputed(forward: Any) -> Any:
 
 
 def test_the_state_dict_names_each_tensor_by_its_place_in_the_walk() -> None:
-    names = set(build(positions={"near": "learned", "far": "t5"}, position="near", layers=[{"at": 1, "position": "far"}]).state_dict())
+    names = set(build(positions={"near": "alibi", "far": "t5"}, position="near", layers=[{"at": 1, "position": "far"}]).state_dict())
     layer = ["attention_norm.weight", "feed_forward_norm.weight"]
     layer += [f"attention.{x}.weight" for x in "qkvo"] + [f"feed_forward.{x}.weight" for x in ("gate", "up", "down")]
     expected = {f"blocks.{i}.{name}" for i in (0, 1) for name in layer}
-    expected |= {"embedding.weight", "positions.at_near.weight", "positions.at_far.weight", "final_norm.weight", "head.weight"}
+    expected |= {"embedding.weight", "positions.at_far.weight", "final_norm.weight", "head.weight"}
     assert names == expected
 
 
@@ -507,7 +508,7 @@ def test_the_core_compiles_once_for_all_lengths_and_gives_what_it_gives_uncompil
     with torch.no_grad():
         for length in (9, 12, 17):
             tokens = text(2, length)
-            first, again = (Step.even(2, length, start=0, device=tokens.device) for _ in range(2))
+            first, again = (Step.even(2, length, start=0, horizon=64, device=tokens.device) for _ in range(2))
             close(core(tokens, first, [None]), model.core(tokens, again, [None]))
     assert counter.frame_count == 1
 
@@ -704,3 +705,79 @@ def test_rows_without_segments_put_over_all_packed_rows_make_the_state_plain_aga
     dense(tokens[:, :5], state=packed, segments=torch.tensor([[1, 1, 2, 2, 2]]).expand(2, 5))
     packed.put([0, 1], filled(dense, tokens[:, :4]))
     close(dense(tokens[:, 4:], state=packed), dense(tokens)[:, 4:])
+
+
+# States of other models, and rows that are none
+
+
+def test_a_state_of_another_model_is_refused_before_work(dense: llamazoo.Decoder, windowed: llamazoo.Decoder) -> None:
+    tokens = text(1, 4)
+    for other in (windowed, build(n_layers=3), build(n_kv_heads=1)):
+        with pytest.raises(StateError, match="made by a model of another spec"):
+            dense(tokens, state=other.new_state(1, 40))
+    with pytest.raises(StateError, match=r"the state is for torch\.float32 on cpu, the model is torch\.float64"):
+        dense(tokens, state=build(torch.float32).new_state(1, 40))
+    with pytest.raises(StateError, match="the state is for"):
+        dense.new_state(1, 40).put([0], build(torch.float32).new_state(1, 40))
+    assert dense(tokens, state=build().new_state(1, 40)).shape == (1, 4, VOCABULARY)
+
+
+def test_rows_and_lengths_are_whole_numbers(dense: llamazoo.Decoder) -> None:
+    state = filled(dense, text(2, 5))
+    for rows in (torch.tensor([False, True]), [0.9], [True], [[0]]):
+        with pytest.raises(StateError, match="rows are given by their numbers"):
+            state.select(rows)
+        with pytest.raises(StateError, match="rows are given by their numbers"):
+            state.clear(rows)
+    for lengths in (1.5, [1, 2.0], [True, 1], None):
+        with pytest.raises(StateError, match="lengths are"):
+            state.rewind(lengths)
+    for arguments in (("2",), (1.5,), (1, True)):
+        with pytest.raises(InputError, match="is a whole number from 1"):
+            dense.new_state(*arguments)
+
+
+def test_a_state_beyond_all_memory_is_refused(dense: llamazoo.Decoder) -> None:
+    with pytest.raises(ResourceLimitError, match=r"a state of 1000000000 rows of 64 tokens needs \d+ bytes; the memory of cpu"):
+        dense.new_state(10**9)
+
+
+class Horizon(llamazoo.Position):
+    """Notes what it was told of the horizon."""
+
+    name = "horizon"
+    seen: list[int] = []
+
+    def prepare(self, positions: Tensor, *, horizon: int, dtype: torch.dtype) -> None:
+        self.seen.append(horizon)
+
+
+@torch.no_grad()
+def test_the_horizon_is_the_same_in_every_call_on_a_state() -> None:
+    registry = llamazoo.default_registry().extended(Horizon)
+    model = llamazoo.build_model(spec(position="horizon"), registry=registry)
+    Horizon.seen.clear()
+    state = model.new_state(1, 40)
+    for length in (5, 1, 7):
+        model(text(1, length), state=state)
+    model(text(1, 3))
+    assert Horizon.seen == [40, 40, 40, BASE["max_seq_len"]]
+
+
+def test_a_tied_head_stays_tied_when_a_state_dict_is_assigned() -> None:
+    model = build(head={"tied": True})
+    model.load_state_dict({name: value.clone() for name, value in model.state_dict().items()}, assign=True)
+    assert model.head.weight is model.embedding.weight
+
+
+def test_what_stands_at_padding_need_not_be_a_token(dense: llamazoo.Decoder) -> None:
+    tokens = text(1, 6)
+    padded = torch.cat((tokens, torch.full((1, 3), -100)), 1)
+    close(dense(padded, valid=padded >= 0)[:, :6], dense(tokens))
+
+
+def test_models_and_specs_can_be_pickled() -> None:
+    model = build()
+    again = pickle.loads(pickle.dumps(model))
+    assert again.spec == model.spec
+    close(again(text(1, 5)), model(text(1, 5)))

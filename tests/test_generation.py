@@ -391,3 +391,13 @@ def test_stop_ids_that_are_none_are_refused(tiny: llamazoo.Decoder) -> None:
     for wrong in (3, [1.5], ["a"], [True]):
         with pytest.raises(llamazoo.InputError, match="stop_ids are integer ids"):
             llamazoo.generate(tiny, [1], max_new_tokens=1, stop_ids=wrong)
+
+
+def test_the_smallest_temperature_draws_the_best_token_and_top_k_keeps_k() -> None:
+    from llamazoo.generation.sampling import Sampler, Sampling
+
+    logits = torch.tensor([[1.0, 2.0, 50.0], [10.0, 200.0, 500.0]])
+    for temperature in (1e-45, 1e-37, 1e-3):
+        assert Sampler(Sampling(temperature), 2, 3, 0, torch.device("cpu")).draw(logits).tolist() == [2, 2]
+    kept = Sampler(Sampling(1.0, top_k=1), 1, 4, 0, torch.device("cpu")).filtered(torch.tensor([[1.0, 1.0, 1.0, 0.0]]))
+    assert kept.isfinite().sum() == 1

@@ -37,7 +37,7 @@ ROOMS = {
     "hooks": "",
     "registry": "hooks contract errors",
     "spec": "registry contract errors",
-    "decoder": "spec contract errors",
+    "decoder": "device spec contract errors",
     "device": "registry errors",
     "cost": "device decoder spec contract errors",
     "weights": "decoder spec registry contract errors",

@@ -97,7 +97,7 @@ PATTERN_FAULTS = [
     ([{"every": 2, "offset": 9, "norm": "none"}], r"layers\.0\.every: every 2 from 9 matches none"),
     ([{"norm": "none"}], r"layers\.0: .*either `at`"),
     ([{"at": 0, "every": 2}], r"layers\.0: .*either `at`"),
-    ([{"at": "x"}], r"layers\.0\.at: 'x' is neither a layer"),
+    ([{"at": "x", "norm": "none"}], r"layers\.0\.at: 'x' is neither a layer"),
     ([{"at": 0, "position": "far"}], r"layers\.0\.position: no position named 'far'; .*name them in `positions`"),
     ([{"at": 0, "attention": {"windw": 3}}], r"layers\.0\.attention\.windw: no such field; did you mean 'window'"),
     ([{"at": 0, "atention": {}}], r"layers\.0\.atention: no such field"),
@@ -204,3 +204,68 @@ def test_every_option_of_every_part_changes_the_model_or_is_refused() -> None:
     base = llamazoo.build_model("llama-tiny")(tokens)
     for path, value in changes.items():
         assert not torch.equal(llamazoo.build_model("llama-tiny", overrides={path: value})(tokens), base), path
+
+
+def test_a_position_of_the_embedding_cannot_belong_to_some_layers_only() -> None:
+    names = {"a": "learned", "b": "none"}
+    with pytest.raises(SpecError, match=r"positions\.a: learned acts on the embedding, before any layer"):
+        llamazoo.load_spec(tiny(positions=names, position="a", layers=[{"at": 1, "position": "b"}]))
+    assert llamazoo.load_spec(tiny(positions={"a": "learned"}, position="a")).places()["a"].type == "learned"
+
+
+def test_a_pattern_over_too_many_layers_or_with_too_many_entries_is_refused() -> None:
+    with pytest.raises(SpecError, match=r"10001 layers .n_layers. are too many to differ"):
+        llamazoo.load_spec(tiny(n_layers=10_001, layers=[{"at": "1:", "feed_forward": {"hidden_dim": 2**24}}]))
+    with pytest.raises(SpecError, match=r"layers: .*at most 256"):
+        llamazoo.load_spec(tiny(layers=[{"at": 0, "norm": "none"}] * 257))
+
+
+@pytest.mark.parametrize("at", [" 1 ", "1_0", "\u0663", "1:2:3", "+1", "", "0x1", 1.0, True])
+def test_where_layers_are_is_said_plainly(at: object) -> None:
+    with pytest.raises(SpecError, match=r"layers\.0"):
+        llamazoo.load_spec(tiny(layers=[{"at": at, "norm": "none"}]))
+
+
+@pytest.mark.parametrize("entry", [{"at": 0}, {"at": 0, "norm": None}, {"every": 1, "position": None}], ids=str)
+def test_an_entry_that_changes_nothing_is_refused(entry: dict[str, Any]) -> None:
+    with pytest.raises(SpecError, match=r"layers\.0: .*changes nothing"):
+        llamazoo.load_spec(tiny(layers=[entry]))
+
+
+def test_naming_an_alias_merges_into_the_part_that_it_stands_for() -> None:
+    base = tiny(feed_forward={"type": "swiglu", "hidden_dim": 64, "bias": True})
+    changed = llamazoo.load_spec(llamazoo.load_spec(base), {"feed_forward": {"type": "swiglu", "bias": False}})
+    assert (changed.feed_forward.options.hidden_dim, changed.feed_forward.options.bias) == (64, False)
+    geglu = llamazoo.load_spec(llamazoo.load_spec(base), {"feed_forward": "geglu"}).feed_forward.options
+    assert (geglu.activation.type, geglu.hidden_dim) == ("gelu", 64)
+
+
+def test_the_order_of_dotted_overrides_does_not_matter() -> None:
+    spec = llamazoo.load_spec("llama-tiny", {"norm.eps": 1e-3, "norm": "layernorm"})
+    assert (spec.norm.type, spec.norm.options.eps) == ("layernorm", 1e-3)
+
+
+def test_a_copy_with_an_update_is_checked_and_means_what_it_says() -> None:
+    spec = llamazoo.load_spec("llama-tiny")
+    spec.layer(0)
+    other = spec.model_copy(update={"norm": "layernorm"})
+    assert other.layer(0).norm.type == other.norm.type == "layernorm"
+    with pytest.raises(SpecError, match="dim: 100 features do not divide among 3 heads"):
+        spec.model_copy(update={"dim": 100, "n_heads": 3})
+
+
+@pytest.mark.parametrize("wrong", [None, 3, ["llama-tiny"]])
+def test_what_names_no_spec_is_refused(wrong: Any) -> None:
+    with pytest.raises(SpecError, match="a spec is a zoo name, a file, a map"):
+        llamazoo.load_spec(wrong)
+    with pytest.raises(SpecError, match="overrides are a map"):
+        llamazoo.load_spec("llama-tiny", ["norm=layernorm"])
+
+
+def test_values_too_large_to_show_are_refused_all_the_same() -> None:
+    deep: list[Any] = []
+    for _ in range(20_000):
+        deep = [deep]
+    for value in ([10**5000], deep):
+        with pytest.raises(SpecError, match=r"dim: .*found a list too large to show"):
+            llamazoo.load_spec(tiny(dim=value))

@@ -1,5 +1,6 @@
 """Weights: saved and loaded bitwise, in every format, through rules that run both ways."""
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -376,3 +377,84 @@ def test_a_checkpoint_loads_into_a_spec_of_the_other_layout(tmp_path: Path) -> N
     turned = llamazoo.build_model(other, weights=tmp_path / "half")
     assert not same(model, turned)
     assert torch.allclose(turned(TOKENS), model(TOKENS), atol=1e-4)
+
+
+class Turns(llamazoo.Position):
+    """A stranger's rotary position that does not say which features pair up."""
+
+    name = "turns"
+
+    def rotate(self, q: torch.Tensor, k: torch.Tensor, at: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        return q, k
+
+
+def test_a_rotation_of_undeclared_layout_is_not_loaded_from_a_format_that_has_one(tmp_path: Path) -> None:
+    registry = llamazoo.default_registry().extended(Turns)
+    llamazoo.save_model(llamazoo.build_model("llama-tiny"), tmp_path / "meta", format="meta")
+    with pytest.raises(WeightsError, match="the position 'turns' rotates, but says not in which layout"):
+        llamazoo.build_model("llama-tiny", overrides={"position": "turns"}, weights=tmp_path / "meta", registry=registry)
+    model = llamazoo.build_model("llama-tiny", overrides={"position": "turns"}, registry=registry)
+    llamazoo.save_model(model, tmp_path / "own")
+    assert same(llamazoo.load_model(tmp_path / "own", registry=registry), model)
+
+
+NONSENSE = [[], {}, None, "", True, 10**400, "abc", -1, 1e400]
+
+
+@pytest.mark.parametrize("form", ["hf", "meta"])
+def test_nonsense_in_any_field_of_a_configuration_is_an_error_of_ours_or_understood(form: str, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    llamazoo.save_model(llamazoo.build_model("llama-tiny", overrides={"n_layers": 1, "dim": 32}), folder, format=form)
+    where = folder / ("config.json" if form == "hf" else "params.json")
+    good = json.loads(where.read_text())
+    fields = [
+        *good,
+        *(("rope_scaling", "torch_dtype", "head_dim", "num_key_value_heads") if form == "hf" else ("rope_theta", "n_kv_heads")),
+    ]
+    for field in fields:
+        for value in NONSENSE:
+            where.write_text(json.dumps({**good, field: value}))
+            with contextlib.suppress(llamazoo.LlamazooError):  # any other error fails the test
+                llamazoo.load_model(folder)
+
+
+def test_numbers_in_other_clothes_are_refused_in_configurations(tmp_path: Path) -> None:
+    folder = tmp_path / "meta"
+    llamazoo.save_model(llamazoo.build_model("llama-tiny", overrides={"n_layers": 1}), folder, format="meta")
+    params = json.loads((folder / "params.json").read_text())
+    for changes in ({"rope_theta": "500000"}, {"rope_theta": True}, {"ffn_dim_multiplier": True}, {"n_kv_heads": 0}, {"n_kv_heads": False}):
+        (folder / "params.json").write_text(json.dumps({**params, **changes}))
+        with pytest.raises(WeightsError, match=r"theta|ffn_dim_multiplier|n_kv_heads"):
+            llamazoo.load_model(folder)
+    for changes in (
+        {"num_key_value_heads": 0},
+        {"is_encoder_decoder": True},
+        {"rope_parameters": {"rope_type": "default", "type": "llama3"}},
+    ):
+        hf = config(tmp_path / f"hf{len(list(tmp_path.iterdir()))}", **changes)
+        with pytest.raises(WeightsError, match=r"n_kv_heads|is_encoder_decoder|rope_type"):
+            llamazoo.load_model(hf)
+
+
+def test_a_dtype_or_folder_that_is_none_is_refused() -> None:
+    for dtype in ("bfloat16", torch.int64, 3):
+        with pytest.raises(llamazoo.InputError, match=r"dtype is torch\.float32"):
+            llamazoo.build_model("llama-tiny", dtype=dtype)
+    with pytest.raises(llamazoo.InputError, match="a folder is named by a text or a path"):
+        llamazoo.load_model(3)
+
+
+class Lossy(llamazoo.Norm):
+    """A norm with a buffer that nobody fills after a build by way of the meta device."""
+
+    name = "lossy"
+
+    def __init__(self, options: llamazoo.ComponentOptions, site: llamazoo.Site) -> None:
+        super().__init__(options, site)
+        self.register_buffer("gain", torch.ones(site.dim), persistent=False)
+
+
+def test_a_buffer_that_nobody_fills_is_refused() -> None:
+    registry = llamazoo.default_registry().extended(Lossy)
+    with pytest.raises(llamazoo.LlamazooError, match=r"Lossy has the buffers gain and no compute\(\)"):
+        llamazoo.build_model("llama-tiny", overrides={"norm": "lossy"}, registry=registry)

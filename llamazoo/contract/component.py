@@ -107,7 +107,8 @@ class Component(nn.Module):
 
     def refill(self) -> None:
         """`compute`, if there are buffers and they can hold data."""
-        if self._buffers and not any(buffer is not None and buffer.is_meta for buffer in self._buffers.values()):
+        buffers = [buffer for module in self.owned_modules() for buffer in module._buffers.values() if buffer is not None]
+        if buffers and not any(buffer.is_meta for buffer in buffers):
             with torch.device("cpu"):
                 self.compute()
 
@@ -138,8 +139,9 @@ def nested_parts(options: ComponentOptions) -> Iterator[tuple[str, Part]]:
     """The parts among a component's options, with the field that holds each."""
     for field in type(options).model_fields:
         value = getattr(options, field)
-        if isinstance(value, Part):
-            yield field, value
+        for part in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(part, Part):
+                yield field, part
 
 
 def refuse(*path_and_message: str) -> SpecError:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from llamazoo.contract.options import Positive
+from llamazoo.errors import LlamazooError
 
 __all__ = ["Draw", "Init"]
 
@@ -73,6 +74,8 @@ class Draw:
         return self.only is None or path in self.only
 
     def _path(self, parameter: Tensor) -> str:
+        if id(parameter) not in self.paths:
+            raise LlamazooError(f"draw gives values to parameters, found {type(parameter).__name__}; a buffer is filled in compute()")
         path = self.paths[id(parameter)]
         self.drawn.add(path)
         return path

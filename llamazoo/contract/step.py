@@ -48,6 +48,7 @@ class Step:
     positions: Tensor  # [b t] the token's place in its document: what position encodings encode
     order: Tensor  # [b t] the token's place in its row: cache slots, masks, windows, distances; FAR at padding
     extent: int  # how many tokens the longest row holds once this call is done
+    horizon: int  # how many tokens a row may come to hold: the state's capacity, or without one the model's context
     start: int | None = None  # where every row starts, if all are alike and without padding; None where only tensors know
     ends: Tensor | None = None  # [b] how many tokens each row holds once this call is done; None where `start` says it
     valid: Tensor | None = None  # [b t] False at padding, which never alters a state
@@ -57,10 +58,10 @@ class Step:
     shared: dict[Hashable, Any] = field(default_factory=dict, compare=False, repr=False)  # see `once`
 
     @classmethod
-    def even(cls, batch: int, tokens: int, *, start: int, device: torch.device) -> Self:
+    def even(cls, batch: int, tokens: int, *, start: int, horizon: int, device: torch.device) -> Self:
         """The call in which every row continues at `start` and nothing is padded or packed."""
         order = torch.arange(start, start + tokens, device=device).expand(batch, tokens)
-        return cls(positions=order, order=order, extent=start + tokens, start=start)
+        return cls(positions=order, order=order, extent=start + tokens, horizon=horizon, start=start)
 
     @property
     def lengths(self) -> Tensor:

@@ -90,7 +90,8 @@ class Sampler:
     def _best_of(self, logits: Tensor) -> Tensor:
         if not self.sampling.temperature:
             return logits.argmax(-1)
-        filtered = self.filtered(logits / self.sampling.temperature)
+        # From the best one down, so that the smallest temperature cannot overflow.
+        filtered = self.filtered((logits - logits.amax(-1, keepdim=True)) / self.sampling.temperature)
         # The largest of logits plus Gumbel noise is a draw from their softmax (Gumbel 1954), without a sum over the vocabulary.
         fine = torch.float32 if logits.device.type == "mps" else torch.float64  # float32 cuts the noise's tail at 17
         uniform = torch.stack([torch.rand(logits.shape[-1], generator=g, device=logits.device, dtype=fine) for g in self.generators])
@@ -101,8 +102,8 @@ class Sampler:
         """Logits [b v] with minus infinity at all tokens that a filter removes; the best one always stays."""
         s = self.sampling
         if s.top_k is not None and s.top_k < logits.shape[-1]:
-            least = logits.topk(s.top_k, -1).values[:, -1:]
-            logits = logits.masked_fill(logits < least, -math.inf)
+            best = logits.topk(s.top_k, -1)
+            logits = torch.full_like(logits, -math.inf).scatter(-1, best.indices, best.values)
         if s.top_p is not None and s.top_p < 1:
             ordered, index = logits.sort(-1, descending=True)
             share = ordered.softmax(-1)

@@ -1,9 +1,20 @@
 """The architecture of a model: its widths, its parts, and which layer has which."""
 
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, Self
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from llamazoo.contract.component import LayerSpec, Part, Site
 from llamazoo.contract.draw import Init
@@ -12,12 +23,13 @@ from llamazoo.contract.options import Size
 from llamazoo.errors import Problem, SpecError
 from llamazoo.registry import Registry, default_registry, nearest
 from llamazoo.spec.part import AttentionPart, BlockPart, EmbeddingPart, FeedForwardPart, HeadPart, NormPart, dump_part, part, read_part
+from llamazoo.spec.problems import explain
 
 __all__ = ["MAIN", "ArchitectureSpec", "LayerPatch"]
 
 MAIN = "main"  # what the position of a spec is called where positions have no names
 LAYER_PARTS = ("block", "attention", "feed_forward", "norm")
-LOOKED_AT = 4096  # layers checked one by one; beyond, the first layer that each patch reaches
+MOST_PATCHES, MOST_PATCHED = 256, 10_000  # entries under `layers`, and layers where there are any: each is looked at
 
 RawPart = str | dict[str, Any]
 
@@ -46,6 +58,10 @@ class LayerPatch(BaseModel):
             raise SpecError("say which layers: either `at` (3, -1, or a range such as '0:3') or `every` with `offset`")
         if self.at is not None and self.offset:
             raise SpecError("`offset` goes with `every`, not with `at`")
+        changes = [field for field in (*LAYER_PARTS, "position") if field in self.model_fields_set]
+        idle = [field for field in changes if getattr(self, field) is None]
+        if idle or not changes:
+            raise SpecError(f"changes nothing{f' in {idle[0]}: null' if idle else ''}; name the part to change, or leave the entry out")
         return self
 
     def layers(self, n_layers: int) -> range:
@@ -65,16 +81,12 @@ class LayerPatch(BaseModel):
 
     @staticmethod
     def _range(at: str, n_layers: int) -> range:
-        ends = at.split(":")
-        try:
-            numbers = [int(end) if end.strip() else None for end in ends]
-        except ValueError:
-            numbers = []
+        if not re.fullmatch(r"-?[0-9]{1,12}|(-?[0-9]{1,12})?:(-?[0-9]{1,12})?", at, re.ASCII):
+            raise SpecError(Problem(("at",), f"{at!a} is neither a layer (3, -1) nor a range ('0:3', '20:')"))
+        numbers = [int(end) if end else None for end in at.split(":")]
         if len(numbers) == 1 and numbers[0] is not None:
             first = numbers[0] + n_layers if numbers[0] < 0 else numbers[0]
             return range(first, first + 1)
-        if len(numbers) != 2:
-            raise SpecError(Problem(("at",), f"{at!r} is neither a layer (3, -1) nor a range ('0:3', '20:')"))
         begin, end = numbers[0] or 0, n_layers if numbers[1] is None else numbers[1]
         return range(begin + n_layers if begin < 0 else begin, end + n_layers if end < 0 else end)
 
@@ -105,13 +117,15 @@ class ArchitectureSpec(BaseModel):
     norm: NormPart
     attention: AttentionPart
     feed_forward: FeedForwardPart
-    layers: Annotated[list[LayerPatch], BeforeValidator(lambda value: [] if value is None else value)] = []
+    layers: Annotated[list[LayerPatch], Field(max_length=MOST_PATCHES), BeforeValidator(lambda value: [] if value is None else value)] = []
     final_norm: NormPart | None = None
     head: HeadPart = part("linear")
 
     _registry: Registry = PrivateAttr()
     _source: str | None = PrivateAttr(default=None)
     _resolved: dict[tuple[int, ...], LayerSpec] = PrivateAttr(default_factory=dict)
+    _reaches: list[range] | None = PrivateAttr(default=None)
+    _sorts: list[tuple[int, int]] | None = PrivateAttr(default=None)
 
     @property
     def source(self) -> str | None:
@@ -179,7 +193,7 @@ class ArchitectureSpec(BaseModel):
         for path, value in checked:
             problems += _refusals(value, self.site(), path)
         try:
-            for number in self._some_layers():
+            for number, _ in self.sorts():
                 layer = self.layer(number)
                 site = self.site(number)
                 for field in LAYER_PARTS:
@@ -188,11 +202,14 @@ class ArchitectureSpec(BaseModel):
                 problems += self._unheard(number, layer)
         except SpecError as error:
             problems += error.problems
-        if not self.layers:
-            used = {self.position} if isinstance(self.position, str) else set()
-        else:
-            used = {self.layer(number).position for number in self._some_layers()}
-        problems += [Problem(("positions", name), "no layer has this position") for name in self.positions if name not in used]
+        if not problems:
+            used = {self.layer(number).position for number, _ in self.sorts()}
+            problems += [Problem(("positions", name), "no layer has this position") for name in self.positions if name not in used]
+            for name, p in self.positions.items():
+                acts = cast(type[Position], p.component).acts()
+                if "embed" in acts and used != {name}:
+                    told = f"{p.type} acts on the embedding, before any layer, so it cannot be the position of some layers only"
+                    problems.append(Problem(("positions", name), told))
         return list(dict.fromkeys(problems))
 
     def _unheard(self, number: int, layer: LayerSpec) -> list[Problem]:
@@ -234,22 +251,29 @@ class ArchitectureSpec(BaseModel):
             self._resolved[matching] = self._resolve(matching)
         return self._resolved[matching]
 
+    def sorts(self) -> list[tuple[int, int]]:
+        """The sorts of layer that differ: the first layer of each, and how many there are. SpecError where a patch cannot be."""
+        if self._sorts is None:
+            counts: dict[tuple[int, ...], list[int]] = {}
+            if self.layers and self.n_layers > MOST_PATCHED:
+                raise SpecError(
+                    Problem(("layers",), f"{self.n_layers} layers (n_layers) are too many to differ; at most {MOST_PATCHED} may")
+                )
+            for number in range(self.n_layers if self.layers else 1):
+                counts.setdefault(self._matching(number), [number, 0])[1] += 1
+            self._sorts = [(first, count) for first, count in counts.values()] if self.layers else [(0, self.n_layers)]
+        return self._sorts
+
     def _matching(self, number: int) -> tuple[int, ...]:
-        return tuple(i for i in range(len(self.layers)) if number in self._reach(i))
+        if self._reaches is None:
+            self._reaches = [self._reach(i) for i in range(len(self.layers))]
+        return tuple(i for i, reach in enumerate(self._reaches) if number in reach)
 
     def _reach(self, patch: int) -> range:
         try:
             return self.layers[patch].layers(self.n_layers)
         except SpecError as error:
             raise error.under("layers", patch) from None
-
-    def _some_layers(self) -> Iterator[int]:
-        """Layers among which every combination of patches occurs (of the first LOOKED_AT, and the first that each patch reaches)."""
-        yield 0
-        if self.layers:
-            yield from range(1, min(self.n_layers, LOOKED_AT))
-        for i in range(len(self.layers)):
-            yield self._reach(i)[0]
 
     def _resolve(self, matching: tuple[int, ...]) -> LayerSpec:
         chosen: dict[str, Any] = {field: getattr(self, field) for field in LAYER_PARTS}
@@ -267,7 +291,9 @@ class ArchitectureSpec(BaseModel):
                 if change is None:
                     continue
                 try:
-                    chosen[field] = read_part(field, merge(dump_part(chosen[field]), change), self._registry)
+                    chosen[field] = read_part(
+                        field, merge(dump_part(chosen[field]), unaliased(field, change, self._registry)), self._registry
+                    )
                 except SpecError as error:
                     inherited = (
                         ""
@@ -286,6 +312,21 @@ class ArchitectureSpec(BaseModel):
         order = [name for name in type(self).model_fields if data[name] not in (None, {}, [])]
         return {name: data[name] for name in order}
 
+    @property
+    def registry(self) -> Registry:
+        """Where the parts of this spec were found."""
+        return self._registry
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy; with an `update` it is checked as if it had been written so. Raises SpecError."""
+        fields = {name: getattr(self, name) for name in type(self).model_fields} | dict(update or {})
+        try:
+            twin = type(self).model_validate(fields, context={"registry": self._registry})
+        except ValidationError as error:
+            raise explain(error, type(self)) from None
+        twin._source = self._source
+        return twin
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ArchitectureSpec) and self.canonical() == other.canonical()
 
@@ -299,6 +340,16 @@ def _refusals(value: Part, site: Site, path: tuple[str | int, ...]) -> list[Prob
     except SpecError as error:
         return [problem.under(*path) for problem in error.problems]
     return []
+
+
+def unaliased(kind: str, value: Any, registry: Registry) -> Any:
+    """A part that is named by an alias, under its own name with the options that the alias stands for; anything else as it is."""
+    part = {"type": value} if isinstance(value, str) else value
+    name = part.get("type") if isinstance(part, Mapping) else None
+    for offer in registry.offers(kind):
+        if offer.name == name and offer.preset:
+            return {"type": offer.component.name, **offer.preset, **{k: v for k, v in part.items() if k != "type"}}
+    return value
 
 
 def merge(base: Any, change: Any) -> Any:

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from llamazoo.errors import SpecError
 from llamazoo.registry import Registry, default_registry, nearest
-from llamazoo.spec.architecture import ArchitectureSpec, merge
+from llamazoo.spec.architecture import ArchitectureSpec, merge, unaliased
 from llamazoo.spec.problems import explain, shown
 from llamazoo.spec.yaml import read_yaml_file
 
@@ -38,9 +38,11 @@ def load_spec(name_or_path: SpecLike, overrides: Mapping[str, Any] | None = None
         spec = name_or_path
         if not overrides:
             return spec
-        return parse_spec(merge(spec.canonical(), undot(overrides)), registry, source=spec.source)
+        return parse_spec(merge(spec.canonical(), named(undot(overrides), registry)), registry, source=spec.source)
     if isinstance(name_or_path, Mapping):
         return _compose(dict(name_or_path), None, Path.cwd(), registry, overrides, ())
+    if not isinstance(name_or_path, str | Path):
+        raise SpecError(f"a spec is a zoo name, a file, a map or an ArchitectureSpec, found {shown(name_or_path)}")
     path = _locate(Path(name_or_path), Path.cwd())
     return _compose(_read(path), path, path.parent.resolve(), registry, overrides, (path.resolve(),))
 
@@ -58,8 +60,19 @@ def parse_spec(data: Mapping[str, Any], registry: Registry | None = None, *, sou
     return spec
 
 
+PARTS = ("norm", "position", "attention", "feed_forward", "block", "embedding", "head")
+
+
+def named(data: dict[str, Any], registry: Registry) -> dict[str, Any]:
+    """Changes with every alias written out, so that naming what a spec has already merges into it."""
+    kinds = {**{kind: kind for kind in PARTS}, "final_norm": "norm"}
+    return {field: unaliased(kinds[field], value, registry) if field in kinds else value for field, value in data.items()}
+
+
 def undot(overrides: Mapping[str, Any]) -> dict[str, Any]:
     """{"position.theta": 1} -> {"position": {"theta": 1}}; two that clash are refused."""
+    if not isinstance(overrides, Mapping):
+        raise SpecError(f"overrides are a map from fields to values, found {shown(overrides)}")
     result: dict[str, Any] = {}
     for key, value in overrides.items():
         if not isinstance(key, str):
@@ -72,6 +85,9 @@ def undot(overrides: Mapping[str, Any]) -> dict[str, Any]:
             inner = inner.setdefault(name, {})
             if not isinstance(inner, dict):
                 raise SpecError(f"the override {key!r} reaches into {name!r}, which another override sets")
+        if isinstance(value, str) and isinstance(inner.get(last), dict):  # norm.eps=1e-3, then norm=layernorm
+            inner[last] = {**inner[last], "type": value}
+            continue
         if last in inner:
             raise SpecError(f"the override {key!r} clashes with another one")
         inner[last] = dict(value) if isinstance(value, Mapping) else value
@@ -90,9 +106,9 @@ def _compose(
     parent = data.pop("extends", None)
     if parent is not None:
         base = _parent(parent, path, root, registry, chain, source)
-        data = merge(base.canonical(), data)
+        data = merge(base.canonical(), named(data, registry))
     if overrides:
-        data = merge(parse_spec(data, registry, source=source).canonical(), undot(overrides))
+        data = merge(parse_spec(data, registry, source=source).canonical(), named(undot(overrides), registry))
     return parse_spec(data, registry, source=source)
 
 

@@ -14,7 +14,7 @@ from llamazoo.build import build_model, reset
 from llamazoo.contract.component import Component
 from llamazoo.contract.kinds import Attention
 from llamazoo.decoder import Decoder, DecoderState
-from llamazoo.errors import CannotRewind, ConformanceError
+from llamazoo.errors import CannotRewind, ConformanceError, LlamazooError
 from llamazoo.registry import Registry, default_registry
 from llamazoo.spec.architecture import ArchitectureSpec, merge
 from llamazoo.spec.compose import load_spec
@@ -92,7 +92,13 @@ def check_component(
 
 def failures(of: Subject) -> list[Failure]:
     """Every check that does not hold, each in words."""
-    return [Failure(name, message) for name, function in CHECKS.items() for message in function(of)]
+    found = []
+    for name, function in CHECKS.items():
+        try:
+            found += [Failure(name, message) for message in function(of)]
+        except LlamazooError as error:
+            found.append(Failure(name, f"could not be tried: {error}"))
+    return found
 
 
 def subject(component: type[Component], options: Mapping[str, Any] | None = None, *, around: Mapping[str, Any] | None = None) -> Subject:

@@ -43,7 +43,7 @@ SILENT = {
         "pad_token_id",
     ),
     *("attention_dropout", "is_llama_config", "torchscript", "return_dict", "output_attentions", "output_hidden_states", "unsloth_version"),
-    *("pretraining_tp", "transformers.js_config", "chunk_size_feed_forward", "id2label", "label2id", "problem_type", "is_encoder_decoder"),
+    *("pretraining_tp", "transformers.js_config", "chunk_size_feed_forward", "id2label", "label2id", "problem_type"),
 }
 
 
@@ -110,7 +110,7 @@ def spec_of(config: dict[str, Any], where: str) -> dict[str, Any]:
     model_type = fields.get("model_type")
     if model_type != "llama":
         raise WeightsError(f"{where}: model_type: {ascii(model_type)[:60]} is not supported; supported: llama")
-    for name, allowed in (("quantization_config", None), ("rope_interleaved", False)):
+    for name, allowed in (("quantization_config", None), ("rope_interleaved", False), ("is_encoder_decoder", False)):
         if fields.pop(name, allowed) not in (None, allowed):
             raise WeightsError(
                 f"{where}: {name}: is not supported; supported are plain float32, bfloat16 and float16 tensors, rotary pairs by halves"
@@ -118,7 +118,7 @@ def spec_of(config: dict[str, Any], where: str) -> dict[str, Any]:
     try:
         attention_bias, mlp_bias = fields.pop("attention_bias", False), fields.pop("mlp_bias", False)
         act = fields.pop("hidden_act", "silu")
-        if act not in ACTIVATIONS:
+        if not isinstance(act, str) or act not in ACTIVATIONS:
             raise WeightsError(f"{where}: hidden_act: {ascii(act)[:60]} is not supported; supported: {', '.join(ACTIVATIONS)}")
         eos = fields.pop("eos_token_id", None)
         data = {
@@ -127,7 +127,7 @@ def spec_of(config: dict[str, Any], where: str) -> dict[str, Any]:
             "hidden_dim": fields.pop("intermediate_size"),
             "n_layers": fields.pop("num_hidden_layers"),
             "n_heads": (n_heads := fields.pop("num_attention_heads")),
-            "n_kv_heads": fields.pop("num_key_value_heads", None) or n_heads,
+            "n_kv_heads": n_heads if (kv := fields.pop("num_key_value_heads", None)) is None else kv,
             "head_dim": fields.pop("head_dim", None),
             "max_seq_len": fields.pop("max_position_embeddings"),
             "dtype": _same(fields, ("dtype", "torch_dtype"), where),
@@ -150,13 +150,15 @@ def spec_of(config: dict[str, Any], where: str) -> dict[str, Any]:
 def _same(fields: dict[str, Any], names: tuple[str, ...], where: str) -> Any:
     """The value of a field that has had several names; two that differ are refused."""
     given = {name: fields.pop(name) for name in names if name in fields}
+    if any(not isinstance(v, str | None) for v in given.values()):
+        raise WeightsError(f"{where}: {' and '.join(given)}: expected a name, found {ascii(list(given.values()))[:60]}")
     values = {v for v in given.values() if v is not None}
     if len(values) > 1:
         raise WeightsError(f"{where}: {' and '.join(given)} differ: {sorted(map(str, values))}")
     return values.pop() if values else None
 
 
-def _theta(fields: dict[str, Any], where: str) -> float:
+def _theta(fields: dict[str, Any], where: str) -> Any:
     """The rotary base, as old configs spell it (rope_theta, rope_scaling) and new ones (rope_parameters)."""
     theta = fields.pop("rope_theta", None)
     for name in ("rope_parameters", "rope_scaling"):
@@ -164,14 +166,14 @@ def _theta(fields: dict[str, Any], where: str) -> float:
         if given is None:
             continue
         given = dict(given) if isinstance(given, dict) else {"rope_type": given}
-        kind = given.pop("rope_type", given.pop("type", "default"))
+        kinds = [given.pop(key) for key in ("rope_type", "type") if key in given] or ["default"]
+        kind = next((k for k in kinds if k != "default"), "default")
         if kind != "default":
             raise WeightsError(f"{where}: {name}.rope_type: {ascii(kind)[:60]} is not supported; supported: default")
         inner = given.pop("rope_theta", None)
         if theta is not None and inner is not None and inner != theta:
             raise WeightsError(f"{where}: rope_theta is {theta}, and {inner} in {name}")
         theta = inner if theta is None else theta
-        given.pop("type", None)
         if given:
             raise WeightsError(f"{where}: {name}.{min(given)}: is not known for the default rope_type")
     return 10000.0 if theta is None else theta
@@ -239,6 +241,7 @@ def _resolved(spec: ArchitectureSpec) -> dict[str, Any]:
     ):
         data[part] = {**data[part], **{k: v for k, v in inherited.items() if k in data[part] and data[part][k] is None}}
     data["hidden_dim"] = data["feed_forward"].get("hidden_dim", spec.hidden_dim)
+    data["n_kv_heads"] = data["attention"].get("n_kv_heads", site.n_kv_heads)
     return dict(_flat(data))
 
 

@@ -185,7 +185,7 @@ def spec_of(params: dict[str, Any], store: ShardStore | None, where: str) -> dic
     unknown = sorted(set(params) - KNOWN)
     if unknown:
         raise WeightsError(f"{where}: {', '.join(map(ascii, unknown))}: not known, and so not safe to ignore")
-    if params.get("use_scaled_rope"):
+    if params.get("use_scaled_rope", False) is not False:
         raise WeightsError(f"{where}: use_scaled_rope: is not supported")
     try:
         dim, n_heads, multiple_of = params["dim"], params["n_heads"], params["multiple_of"]
@@ -194,7 +194,7 @@ def spec_of(params: dict[str, Any], store: ShardStore | None, where: str) -> dic
             if type(value) is not int or not 0 < value < 2**40:
                 raise WeightsError(f"{where}: {name}: expected a positive integer, found {ascii(value)[:60]}")
         multiplier = params.get("ffn_dim_multiplier")
-        if multiplier is not None and not (isinstance(multiplier, int | float) and 0 < multiplier < 1000):
+        if multiplier is not None and not (type(multiplier) in (int, float) and 0 < multiplier < 1000):
             raise WeightsError(f"{where}: ffn_dim_multiplier: expected a positive number, found {ascii(multiplier)[:60]}")
         vocab = params.get("vocab_size", -1)
         if vocab == -1:
@@ -207,10 +207,10 @@ def spec_of(params: dict[str, Any], store: ShardStore | None, where: str) -> dic
             "hidden_dim": hidden_width(dim, multiple_of, multiplier),
             "n_layers": params["n_layers"],
             "n_heads": n_heads,
-            "n_kv_heads": params.get("n_kv_heads") or n_heads,
+            "n_kv_heads": n_heads if params.get("n_kv_heads") is None else params["n_kv_heads"],
             "max_seq_len": CONTEXT,
             "norm": {"type": "rmsnorm", "eps": params.get("norm_eps", 1e-5)},
-            "position": {"type": "rope", "theta": float(params.get("rope_theta", 10000.0))},
+            "position": {"type": "rope", "theta": params.get("rope_theta", 10000.0)},
             "attention": "multihead",
             "feed_forward": "swiglu",
         }
