@@ -49,6 +49,9 @@ __all__ = [
 ]
 
 
+MOST_SHOWN = 50  # problems in one message; `problems` has them all
+
+
 class LlamazooError(Exception):
     """The root of all errors that llamazoo raises on purpose."""
 
@@ -82,7 +85,9 @@ class SpecError(LlamazooError, ValueError):
         head = f"{self.source}: " if self.source else ""
         if len(self.problems) == 1:
             return f"{head}{self.problems[0]}"
-        return f"{head}{len(self.problems)} problems\n" + "\n".join(f"  {problem}" for problem in self.problems)
+        shown = [f"  {problem}" for problem in self.problems[:MOST_SHOWN]]
+        more = [f"  ... and {len(self.problems) - MOST_SHOWN} more"] if len(self.problems) > MOST_SHOWN else []
+        return "\n".join([f"{head}{len(self.problems)} problems", *shown, *more])
 
     def under(self, *parents: str | int) -> "SpecError":
         """The same error, told from further out."""

@@ -269,3 +269,9 @@ def test_values_too_large_to_show_are_refused_all_the_same() -> None:
     for value in ([10**5000], deep):
         with pytest.raises(SpecError, match=r"dim: .*found a list too large to show"):
             llamazoo.load_spec(tiny(dim=value))
+
+
+def test_a_message_stays_readable_however_many_faults_there_are() -> None:
+    with pytest.raises(SpecError, match=r"1000 problems(\n.*){50}\n  \.\.\. and 950 more") as caught:
+        llamazoo.load_spec(tiny(**{f"field_{i}": i for i in range(1000)}))
+    assert len(caught.value.problems) == 1000
