@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from llamazoo.contract.state import KeyValueState, State
     from llamazoo.contract.step import Losses, Step
     from llamazoo.cost import Description, describe
-    from llamazoo.decoder import Decoder, DecoderState
+    from llamazoo.decoder import Decoder
+    from llamazoo.decoder_state import DecoderState
     from llamazoo.errors import (
         CannotRewind,
         ConformanceError,
@@ -160,7 +161,8 @@ _HOMES = {
     "llamazoo.contract.split": ("Column", "Row"),
     "llamazoo.contract.state": ("KeyValueState", "State"),
     "llamazoo.contract.step": ("Losses", "Step"),
-    "llamazoo.decoder": ("Decoder", "DecoderState"),
+    "llamazoo.decoder": ("Decoder",),
+    "llamazoo.decoder_state": ("DecoderState",),
     "llamazoo.cost": ("Description", "describe"),
     "llamazoo.errors": (
         "CannotRewind",

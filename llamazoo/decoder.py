@@ -1,10 +1,10 @@
-"""The decoder: tokens -> embedding -> blocks -> norm -> head -> logits, and what it remembers between calls.
+"""The decoder: tokens -> embedding -> blocks -> norm -> head -> logits.
 
 b batch, t tokens of this call, d model width, v vocabulary.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
@@ -13,15 +13,17 @@ from torch import Tensor, nn
 
 from llamazoo.contract.kinds import Block, Embedding, Head, Norm, Place, Position
 from llamazoo.contract.state import State
-from llamazoo.contract.step import FAR, Losses, Step
+from llamazoo.contract.step import Losses, Step
+from llamazoo.decoder_state import DecoderState
 from llamazoo.device import device_memory
-from llamazoo.errors import CannotRewind, ContextLengthError, InputError, ResourceLimitError, StateError
+from llamazoo.errors import ContextLengthError, InputError, ResourceLimitError
+from llamazoo.rows import Rows
 from llamazoo.spec.architecture import ArchitectureSpec
 
 if TYPE_CHECKING:
     from llamazoo.weights.load import LoadReport
 
-__all__ = ["Decoder", "DecoderState"]
+__all__ = ["Decoder"]
 
 LARGE = 1 << 20  # tokens that a state may hold before its bytes are counted against the device's
 CHUNK = 512  # tokens that enter a bounded state at once, unless said otherwise
@@ -78,7 +80,7 @@ class Decoder(nn.Module):
     def forward(
         self,
         tokens: Tensor,
-        state: "DecoderState | None" = None,
+        state: DecoderState | None = None,
         valid: Tensor | None = None,
         segments: Tensor | None = None,
         last_only: bool = False,
@@ -100,7 +102,7 @@ class Decoder(nn.Module):
     def advance(
         self,
         tokens: Tensor,
-        state: "DecoderState",
+        state: DecoderState,
         valid: Tensor | None = None,
         segments: Tensor | None = None,
         last_only: bool = False,
@@ -152,7 +154,7 @@ class Decoder(nn.Module):
             loss = loss + extra
         return loss
 
-    def new_state(self, batch: int, capacity: int | None = None, *, chunk: int = CHUNK) -> "DecoderState":
+    def new_state(self, batch: int, capacity: int | None = None, *, chunk: int = CHUNK) -> DecoderState:
         """Room to remember `capacity` tokens (max_seq_len unless given) in each of `batch` rows, allocated now and once.
 
         Layers with a window remember window + chunk - 1; longer inputs then enter in chunks of `chunk`.
@@ -211,7 +213,7 @@ class Decoder(nn.Module):
     def _hidden(
         self,
         tokens: Tensor,
-        state: "DecoderState | None",
+        state: DecoderState | None,
         valid: Tensor | None,
         segments: Tensor | None,
         last_only: bool,
@@ -220,7 +222,7 @@ class Decoder(nn.Module):
         """The host's part of a call: limits, padding moved last, slices for bounded states. -> [b t d], or [b 1 d]"""
         if state is not None:
             state.check_model(self.spec, self.dtype, self.device)
-        rows = _Rows.read(tokens, state, valid, segments, self.spec.max_seq_len)
+        rows = Rows.read(tokens, state, valid, segments, self.spec.max_seq_len)
         states = state.layers if state is not None else [None] * len(self.blocks)
         limit = rows.width
         for layer in states:
@@ -245,264 +247,3 @@ def _ends(tokens: Tensor) -> tuple[int, int]:
         return min(ids), max(ids)
     low, high = tokens.aminmax()
     return int(low), int(high)
-
-
-@dataclass
-class _Rows:
-    """The tokens of one call with padding moved last, and where each row begins and ends."""
-
-    tokens: Tensor  # [b w]
-    starts: list[int]  # how many tokens each row held before
-    counts: list[int]  # how many of `tokens` are its own
-    horizon: int  # how many tokens a row may come to hold
-    segments: Tensor | None  # [b w] the documents' numbers as the caller gave them
-    begin: Tensor | None  # [b w] where each token's document begins
-    place: Tensor | None  # [b t] where each token of the caller stands now; None: where it stood
-
-    @classmethod
-    def read(cls, tokens: Tensor, state: "DecoderState | None", valid: Tensor | None, segments: Tensor | None, max_seq_len: int) -> "_Rows":
-        batch, width = tokens.shape
-        for name, given in (("valid", valid), ("segments", segments)):
-            if given is not None and not isinstance(given, Tensor):
-                raise InputError(f"{name} is a tensor [batch tokens], found {type(given).__name__}")
-            if given is not None and given.shape != tokens.shape:
-                raise InputError(f"{name} has the shape {list(given.shape)}, tokens {list(tokens.shape)}")
-        if state is not None and state.batch != batch:
-            raise InputError(f"the state holds {state.batch} rows, tokens have {batch}")
-        starts = [0] * batch if state is None else list(state.lengths)
-        counts, place = [width] * batch, None
-        if valid is not None:
-            if valid.dtype != torch.bool:
-                raise InputError(f"valid is a bool tensor, True at real tokens; found {valid.dtype}")
-            counts = valid.sum(1).tolist()
-            if 0 in counts:
-                raise InputError(f"row {counts.index(0)} is all padding; leave it out")
-            if min(counts) < width:
-                index = (~valid).to(torch.int8).argsort(dim=1, stable=True)[:, : max(counts)]
-                place = (valid.cumsum(1) - 1).clamp(min=0)
-                tokens = tokens.gather(1, index)
-                segments = None if segments is None else segments.gather(1, index)
-        capacity, what = (max_seq_len, "the model's context, max_seq_len") if state is None else (state.capacity, "the state's capacity")
-        rows = cls(tokens, starts, counts, capacity, segments, None, place)
-        if max(rows.ends) > capacity:
-            row = rows.ends.index(max(rows.ends))
-            raise ContextLengthError(f"row {row} would hold {starts[row]} + {counts[row]} tokens, more than {what} ({capacity})")
-        if segments is not None:
-            if segments.dtype.is_floating_point or segments.dtype == torch.bool:
-                raise InputError(f"segments are integers, found {segments.dtype}")
-            rows.begin = rows._begin(state)
-        if state is not None:
-            state.check_segments(segments is not None)
-        return rows
-
-    @property
-    def width(self) -> int:
-        return self.tokens.shape[1]
-
-    @property
-    def ends(self) -> list[int]:
-        return [start + count for start, count in zip(self.starts, self.counts, strict=True)]
-
-    @property
-    def padded(self) -> bool:
-        return min(self.counts) < self.width
-
-    def step(self, first: int, last: int) -> tuple[Tensor, Step]:
-        """The tokens of columns `first` to `last`, and what a forward call knows about them."""
-        tokens = self.tokens[:, first:last]
-        extent = max(start + min(count, last) for start, count in zip(self.starts, self.counts, strict=True))
-        if not self.padded and len(set(self.starts)) == 1:
-            step = Step.even(len(tokens), last - first, start=self.starts[0] + first, horizon=self.horizon, device=tokens.device)
-        else:
-            column = torch.arange(first, last, device=tokens.device)
-            starts, counts = (torch.tensor(n, device=tokens.device) for n in (self.starts, self.counts))
-            order = starts[:, None] + column
-            ends = starts + counts.clamp(max=last)
-            valid = column < counts[:, None] if self.padded else None
-            positions = order if valid is None else order.masked_fill(~valid, 0)
-            order = order if valid is None else order.masked_fill(~valid, FAR)
-            step = Step(positions=positions, order=order, extent=extent, horizon=self.horizon, ends=ends, valid=valid)
-        if self.begin is not None:
-            begin = self.begin[:, first:last]
-            step = replace(step, begin=begin, positions=(step.positions - begin).clamp(min=0))
-        return tokens, step
-
-    def _begin(self, state: "DecoderState | None") -> Tensor:
-        """The order at which each token's document begins: a running count, since a raw number may return later. [b w]"""
-        assert self.segments is not None
-        ids, device = self.segments.long(), self.tokens.device
-        starts = torch.tensor(self.starts, device=device)
-        order = starts[:, None] + torch.arange(self.width, device=device)
-        changed = torch.ones_like(ids, dtype=torch.bool)
-        changed[:, 1:] = ids[:, 1:] != ids[:, :-1]
-        if state is not None and state.segment is not None and state.begin is not None:
-            changed[:, 0] = (starts == 0) | (ids[:, 0] != state.segment)
-            before = state.begin.masked_fill(starts == 0, 0)
-        else:
-            before = torch.zeros_like(starts)
-        return order.masked_fill(~changed, -1).cummax(1).values.maximum(before[:, None])
-
-    def last_segment(self) -> Tensor | None:
-        return None if self.segments is None else self._at_last(self.segments.long())
-
-    def last_begin(self) -> Tensor | None:
-        return None if self.begin is None else self._at_last(self.begin)
-
-    def _at_last(self, x: Tensor) -> Tensor:  # [b w] -> [b]
-        return x.gather(1, torch.tensor(self.counts, device=x.device)[:, None] - 1)[:, 0]
-
-    def last(self, x: Tensor) -> Tensor:
-        """The features of each row's last real token. [b w d] -> [b 1 d]"""
-        if not self.padded:
-            return x[:, -1:]
-        index = torch.tensor(self.counts, device=x.device)[:, None, None] - 1
-        return x.gather(1, index.expand(-1, 1, x.shape[-1]))
-
-    def restored(self, x: Tensor) -> Tensor:
-        """Features in the caller's order again; at padding, those of a real token. [b w d] -> [b t d]"""
-        return x if self.place is None else x.gather(1, self.place[:, :, None].expand(-1, -1, x.shape[-1]))
-
-
-class DecoderState:
-    """What a decoder remembers of each row of a batch, and the one true count of tokens. Made by `model.new_state`."""
-
-    def __init__(
-        self,
-        layers: list[State | None],
-        batch: int,
-        capacity: int,
-        chunk: int,
-        device: torch.device,
-        spec: ArchitectureSpec,
-        dtype: torch.dtype,
-    ) -> None:
-        self.layers = layers
-        self.spec, self.dtype = spec, dtype  # of the model that it is for
-        self.capacity = capacity
-        self.chunk = chunk
-        self.device = device
-        self.lengths = [0] * batch
-        self.reached = [0] * batch  # the most each row has held since it was new
-        self.segment: Tensor | None = None  # [b] the number of each row's last document
-        self.begin: Tensor | None = None  # [b] and where it begins
-
-    @property
-    def batch(self) -> int:
-        return len(self.lengths)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that all layers hold."""
-        return sum(layer.nbytes for layer in self.layers if layer is not None)
-
-    def advanced(self, lengths: list[int], segment: Tensor | None, begin: Tensor | None) -> None:
-        """Called by the decoder when a call is done."""
-        self.lengths = lengths
-        self.reached = [max(pair) for pair in zip(self.reached, lengths, strict=True)]
-        self.segment, self.begin = segment, begin
-
-    def check_model(self, spec: ArchitectureSpec, dtype: torch.dtype, device: torch.device) -> None:
-        """Raise StateError unless the state was made for such a model."""
-        if (dtype, device) != (self.dtype, self.device):
-            raise StateError(f"the state is for {self.dtype} on {self.device}, the model is {dtype} on {device}")
-        if spec is not self.spec and spec != self.spec:
-            raise StateError("the state was made by a model of another spec; use that model's new_state")
-
-    def check_segments(self, given: bool) -> None:
-        if any(self.lengths) and given != (self.segment is not None):
-            had = "with" if self.segment is not None else "without"
-            raise StateError(f"this state was filled {had} `segments`; continue it so, or clear it")
-
-    @torch.inference_mode(False)
-    def select(self, rows: Sequence[int] | Tensor) -> None:
-        """Make row i what row `rows[i]` was; rows may repeat, and the batch may grow or shrink."""
-        chosen, index = self._rows(rows)
-        for layer in self._held():
-            layer.select(index)
-        self.lengths, self.reached = ([counts[row] for row in chosen] for counts in (self.lengths, self.reached))
-        self.segment = None if self.segment is None else self.segment[index]
-        self.begin = None if self.begin is None else self.begin[index]
-
-    def rewind(self, lengths: int | Sequence[int]) -> None:
-        """Forget all but the first tokens of each row. Raises CannotRewind, with nothing changed, where a layer has forgotten them."""
-        if not isinstance(lengths, int | Sequence):
-            raise StateError(f"lengths are a whole number, or one for each row; found {lengths!r}")
-        wanted = [lengths] * self.batch if isinstance(lengths, int) else list(lengths)
-        if any(isinstance(length, bool) or not isinstance(length, int) for length in wanted):
-            raise StateError(f"lengths are whole numbers, found {wanted}")
-        if len(wanted) != self.batch:
-            raise StateError(f"{len(wanted)} lengths for {self.batch} rows")
-        for row, (length, held) in enumerate(zip(wanted, self.lengths, strict=True)):
-            if not 0 <= length <= held:
-                raise StateError(f"row {row} holds {held} tokens and cannot be rewound to {length}")
-        if self.begin is not None:
-            for row, (length, begin) in enumerate(zip(wanted, self.begin.tolist(), strict=True)):
-                if 0 < length <= begin:
-                    raise CannotRewind(f"row {row}: its last document begins at {begin}; the number of the one before is forgotten")
-        for number, layer in enumerate(self.layers):  # ask all before the first is changed
-            reason = layer.refuses_rewind(wanted, self.lengths, self.reached) if layer is not None else None
-            if reason is not None:
-                raise CannotRewind(f"layer {number}: {reason}")
-        for layer in self._held():
-            layer.rewind(wanted, self.lengths)
-        self.lengths = wanted
-        self.reached = [far if length else 0 for length, far in zip(wanted, self.reached, strict=True)]
-
-    def clear(self, rows: Sequence[int] | Tensor | None = None) -> None:
-        """Make these rows, or all, as new."""
-        chosen, index = self._rows(range(self.batch) if rows is None else rows)
-        for layer in self._held():
-            layer.clear(index)
-        for row in chosen:
-            self.lengths[row] = self.reached[row] = 0
-        if not any(self.lengths):
-            self.segment = self.begin = None
-        elif self.begin is not None:
-            self.begin = self.begin.index_fill(0, index, 0)
-
-    @torch.inference_mode(False)
-    def put(self, rows: Sequence[int] | Tensor, other: "DecoderState") -> None:
-        """Make these rows what the rows of another state of the same model, capacity and chunk are."""
-        chosen, index = self._rows(rows)
-        other.check_model(self.spec, self.dtype, self.device)
-        if (other.capacity, other.chunk) != (self.capacity, self.chunk):
-            raise StateError(
-                f"a state of capacity {other.capacity} and chunk {other.chunk} does not fit one of {self.capacity} and {self.chunk}"
-            )
-        if len(chosen) != other.batch or len(set(chosen)) != len(chosen):
-            raise StateError(f"{other.batch} rows cannot be put into the rows {chosen}")
-        kept = [length for row, length in enumerate(self.lengths) if row not in chosen]
-        if not any(kept):
-            self.segment = self.begin = None
-        if any(kept) and any(other.lengths) and (self.segment is None) != (other.segment is None):
-            raise StateError("one state was filled with `segments`, the other without")
-        for layer, source in zip(self.layers, other.layers, strict=True):
-            if layer is not None and source is not None:
-                layer.put(index, source)
-        for row, length, far in zip(chosen, other.lengths, other.reached, strict=True):
-            self.lengths[row], self.reached[row] = length, far
-        if other.segment is not None and other.begin is not None:
-            blank = torch.zeros(self.batch, dtype=torch.int64, device=self.device)
-            self.segment = (blank if self.segment is None else self.segment).index_copy(0, index, other.segment)
-            self.begin = (blank if self.begin is None else self.begin).index_copy(0, index, other.begin)
-
-    @torch.inference_mode(False)
-    def clone(self) -> "DecoderState":
-        """An independent copy."""
-        layers = [None if s is None else s.clone() for s in self.layers]
-        twin = DecoderState(layers, self.batch, self.capacity, self.chunk, self.device, self.spec, self.dtype)
-        twin.lengths, twin.reached = list(self.lengths), list(self.reached)
-        twin.segment, twin.begin = self.segment, self.begin  # replaced, never written
-        return twin
-
-    def _held(self) -> list[State]:
-        return [layer for layer in self.layers if layer is not None]
-
-    def _rows(self, rows: Sequence[int] | Tensor) -> tuple[list[int], Tensor]:
-        given = rows.tolist() if isinstance(rows, Tensor) else list(rows)
-        chosen = [row for row in given if isinstance(row, int) and not isinstance(row, bool)] if isinstance(given, list) else []
-        if len(chosen) != len(given):
-            raise StateError(f"rows are given by their numbers, found {given}")
-        if not chosen or min(chosen) < 0 or max(chosen) >= self.batch:
-            raise StateError(f"rows {chosen} of a state with the rows 0 to {self.batch - 1}")
-        return chosen, torch.tensor(chosen, device=self.device)

@@ -30,14 +30,16 @@ BUILT_IN = sorted(
 )
 
 # For each room: the rooms that it may import from, besides itself. The first that fits counts.
-BELOW_CLI = "build contract cost decoder device errors generation hooks registry spec weights"
+BELOW_CLI = "build contract cost decoder decoder_state device errors generation hooks registry spec weights"
 ROOMS = {
     "errors": "",
     "contract": "errors",
     "hooks": "",
     "registry": "hooks contract errors",
     "spec": "registry contract errors",
-    "decoder": "device spec contract errors",
+    "decoder_state": "spec contract errors",
+    "rows": "decoder_state contract errors",
+    "decoder": "rows decoder_state device spec contract errors",
     "device": "registry errors",
     "cost": "device decoder spec contract errors",
     "weights": "decoder spec registry contract errors",

@@ -13,7 +13,8 @@ from torch import Tensor
 from llamazoo.build import build_model, reset
 from llamazoo.contract.component import Component
 from llamazoo.contract.kinds import Attention
-from llamazoo.decoder import Decoder, DecoderState
+from llamazoo.decoder import Decoder
+from llamazoo.decoder_state import DecoderState
 from llamazoo.errors import CannotRewind, ConformanceError, LlamazooError
 from llamazoo.registry import Registry, default_registry
 from llamazoo.spec.architecture import ArchitectureSpec, merge

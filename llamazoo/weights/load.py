@@ -89,7 +89,7 @@ def load_weights(model: Decoder, checkpoint: Checkpoint, device: torch.device, *
         made = move.rule.read([store.read(name) for name in move.theirs])
         for name, value in zip(move.ours, made, strict=True):
             if name in shared:
-                _check_shared(checkpoint, name, value, shared, loaded, store, reached)
+                _check_shared(checkpoint, name, value, shared, store, reached)
             elif name in wanted:
                 loaded[name] = value.to(device, wanted[name].dtype).contiguous()
     for name in report.missing:
@@ -135,7 +135,6 @@ def _check_shared(
     name: str,
     value: Tensor,
     shared: dict[str, str],
-    loaded: dict[str, Tensor],
     store: Store,
     reached: dict[str, Move],
 ) -> None:
