@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llamazoo.generation.tokenizer import JSON_FILE, MODEL_FILE, Tokenizer, load_tokenizer
+from llamazoo.generation.tokenizer import Tokenizer, load_tokenizer, tokenizer_file
 from llamazoo.registry import Registry
 from llamazoo.spec.architecture import ArchitectureSpec
 from llamazoo.spec.compose import SPEC_FILE, load_spec, zoo_names
@@ -32,6 +32,6 @@ def spec_of(target: str, changes: Mapping[str, Any], registry: Registry) -> Arch
 def tokenizer_of(path: Path, registry: Registry) -> Tokenizer | None:
     """The tokenizer of a checkpoint: carried within it, or in files beside the weights; None if there is none."""
     carried = format_of(path, registry).tokenizer(path)
-    if carried is None and any((path / name).exists() for name in (JSON_FILE, MODEL_FILE)):
-        return load_tokenizer(path)
-    return carried
+    if carried is not None or tokenizer_file(path) is None:
+        return carried
+    return load_tokenizer(path, registry=registry)

@@ -10,10 +10,10 @@ import sentencepiece
 import tokenizers
 
 from llamazoo.errors import InputError, TokenizerError
-from llamazoo.registry import default_registry
+from llamazoo.registry import Registry, default_registry
 from llamazoo.weights.files import plain_file, read_json
 
-__all__ = ["Decoding", "JsonTokenizer", "SentencePieceTokenizer", "Tokenizer", "load_tokenizer"]
+__all__ = ["Decoding", "JsonTokenizer", "SentencePieceTokenizer", "Tokenizer", "load_tokenizer", "tokenizer_file"]
 
 JSON_FILE = "tokenizer.json"
 MODEL_FILE = "tokenizer.model"
@@ -46,25 +46,30 @@ class Tokenizer(Protocol):
         """Write the tokenizer's file into a folder."""
 
 
-def load_tokenizer(folder: str | PathLike[str]) -> Tokenizer:
+def load_tokenizer(folder: str | PathLike[str], *, registry: Registry | None = None) -> Tokenizer:
     """The tokenizer in a model's folder or file, or of a tokenizer's own: tokenizer.json, or a sentencepiece tokenizer.model.
 
     Raises TokenizerError.
     """
     path = Path(folder)
-    for form in default_registry().formats().values():
+    for form in (registry or default_registry()).formats().values():
         if form.recognises(path) and (carried := form.tokenizer(path)) is not None:
             return carried  # the format keeps it within the checkpoint
     if path.is_dir():
-        found = [path / name for name in (JSON_FILE, MODEL_FILE) if (path / name).exists()]
-        if not found:
+        file = tokenizer_file(path)
+        if file is None:
             raise TokenizerError(f"{path}: has neither {JSON_FILE} nor {MODEL_FILE}")
-        path = plain_file(path, found[0].name)
+        path = plain_file(path, file)
     if not path.is_file():
         raise TokenizerError(f"{path}: there is no such file")
     if path.stat().st_size > MAX_BYTES:
         raise TokenizerError(f"{path}: has {path.stat().st_size} bytes; a tokenizer has at most {MAX_BYTES}")
     return JsonTokenizer(path) if path.suffix == ".json" else SentencePieceTokenizer(path)
+
+
+def tokenizer_file(folder: Path) -> str | None:
+    """The name of the tokenizer's file in a folder, if there is one."""
+    return next((name for name in (JSON_FILE, MODEL_FILE) if (folder / name).exists()), None)
 
 
 class SentencePieceTokenizer:
