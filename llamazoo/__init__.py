@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from llamazoo.registry import Registry, default_registry, register
     from llamazoo.spec.architecture import ArchitectureSpec
     from llamazoo.spec.compose import load_spec, zoo_names
-    from llamazoo.spec.differences import differences
+    from llamazoo.spec.differences import Difference, differences
     from llamazoo.spec.part import (
         ActivationPart,
         AttentionPart,
@@ -86,6 +86,7 @@ __all__ = [
     "Decoder",
     "DecoderState",
     "Description",
+    "Difference",
     "Draw",
     "Drop",
     "DuplicateComponentError",
@@ -222,7 +223,7 @@ _HOMES = {
     "llamazoo.registry": ("Registry", "default_registry", "register"),
     "llamazoo.spec.architecture": ("ArchitectureSpec",),
     "llamazoo.spec.compose": ("load_spec", "zoo_names"),
-    "llamazoo.spec.differences": ("differences",),
+    "llamazoo.spec.differences": ("Difference", "differences"),
     "llamazoo.spec.part": (
         "ActivationPart",
         "AttentionPart",

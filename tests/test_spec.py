@@ -10,6 +10,7 @@ import torch
 import llamazoo
 from llamazoo.errors import SpecError, UnknownComponentError
 from llamazoo.spec.architecture import merge
+from llamazoo.spec.compose import parse_spec
 from llamazoo.spec.yaml import read_yaml
 
 
@@ -310,3 +311,28 @@ def test_a_layers_part_has_one_canonical_form() -> None:
 
 def test_no_positions_may_be_written_as_null() -> None:
     assert llamazoo.load_spec(tiny(positions=None)) == llamazoo.load_spec(tiny())
+
+
+def test_two_ways_to_write_a_pattern_of_layers_are_no_difference() -> None:
+    base = tiny(n_layers=4)
+    one = parse_spec({**base, "layers": [{"every": 2, "attention": {"window": 4}}]})
+    other = parse_spec(
+        {**base, "attention": {"type": "multihead", "window": 4}, "layers": [{"at": i, "attention": {"window": None}} for i in (1, 3)]}
+    )
+    assert llamazoo.differences(one, other) == []
+    assert [str(d) for d in llamazoo.differences(one, parse_spec(base))] == ["layers 0, 2: attention.window: 4 would become None"]
+
+
+def test_a_part_that_is_another_is_one_difference_whatever_its_options() -> None:
+    found = llamazoo.differences(parse_spec(tiny()), parse_spec(tiny(norm={"type": "layernorm", "bias": False})))
+    assert [(d.path, d.layers) for d in found] == [("final_norm.type", None), ("norm.type", None)]
+
+
+def test_what_is_known_of_a_model_is_inherited_and_makes_no_difference(tmp_path: Path) -> None:
+    (tmp_path / "one.yaml").write_text("extends: llama-tiny\nabout: {licence: apache-2.0, released: 2024-02}\n")
+    (tmp_path / "two.yaml").write_text("extends: one.yaml\nabout: {released: 2025-01}\n")
+    two = llamazoo.load_spec(tmp_path / "two.yaml")
+    assert two.canonical()["about"] == {"licence": "apache-2.0", "released": "2025-01"}
+    assert llamazoo.differences(two, parse_spec(tiny())) == []
+    with pytest.raises(SpecError, match=r"about\.released"):
+        parse_spec(tiny(about={"released": "last week"}))

@@ -28,7 +28,7 @@ from llamazoo.spec.naming import resolved
 from llamazoo.spec.part import AttentionPart, BlockPart, EmbeddingPart, FeedForwardPart, HeadPart, NormPart, dump_part, part, read_part
 from llamazoo.spec.problems import explain
 
-__all__ = ["MAIN", "ArchitectureSpec", "LayerPatch"]
+__all__ = ["LAYER_PARTS", "MAIN", "About", "ArchitectureSpec", "LayerPatch"]
 
 MAIN = "main"  # what the position of a spec is called where positions have no names
 LAYER_PARTS = ("block", "attention", "feed_forward", "norm")
@@ -98,6 +98,21 @@ class LayerPatch(BaseModel):
         return range(begin + n_layers if begin < 0 else begin, end + n_layers if end < 0 else end)
 
 
+class About(BaseModel):
+    """What is known of a published model, and changes nothing of what it computes."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", use_attribute_docstrings=True)
+
+    model_type: str | None = None
+    """The Hugging Face model type; a model is exported as that, if it can be."""
+    licence: str | None = None
+    """The licence of the weights: an SPDX identifier, or its own name."""
+    paper: str | None = None
+    """Where the model is described."""
+    released: Annotated[str, Field(pattern=r"^[0-9]{4}(-[0-9]{2}){0,2}$")] | None = None
+    """When the weights came out: a year and month, 2023-02."""
+
+
 class ArchitectureSpec(BaseModel):
     """A decoder language model as data. Widths that parts share stand here; a part's own options stand with the part."""
 
@@ -107,6 +122,8 @@ class ArchitectureSpec(BaseModel):
 
     version: Literal[1] = 1
     """The version of this format."""
+    about: About = About()
+    """What is known of a published model: its licence, paper and release."""
     vocab_size: Size
     """How many token ids there are."""
     dim: Size
@@ -369,7 +386,8 @@ class ArchitectureSpec(BaseModel):
 
     def canonical(self) -> dict[str, Any]:
         """This spec as plain data in its one canonical form, from which it can be read again exactly."""
-        data = self.model_dump(mode="json", exclude={"position", "positions", "layers"})
+        data = self.model_dump(mode="json", exclude={"about", "position", "positions", "layers"})
+        data["about"] = self.about.model_dump(exclude_none=True)
         data["positions"] = {name: dump_part(p) for name, p in self.positions.items()}
         data["position"] = dump_part(self.position) if isinstance(self.position, Part) else self.position
         data["layers"] = [self._patch(patch, data) for patch in self.layers]

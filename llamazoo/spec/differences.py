@@ -1,45 +1,113 @@
-"""What one spec says and another does not: how formats find out what they would lose."""
+"""Where two specs mean different models: what `llamazoo diff` shows, and how formats find out what they would lose.
 
-from typing import Any
+Layers are compared one by one as they come out, so that two ways to write the same pattern are no difference.
+"""
 
-from llamazoo.spec.architecture import ArchitectureSpec
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Any, NamedTuple
 
-__all__ = ["differences"]
+from llamazoo.contract.component import LayerSpec
+from llamazoo.spec.architecture import LAYER_PARTS, ArchitectureSpec
+from llamazoo.spec.part import dump_part
+
+__all__ = ["Difference", "differences"]
 
 # What may differ without a change in what the trained model computes.
-FREE = ("init", "dtype", "plugins", "position.layout", "attention.kernel")
+FREE = ("version", "about", "plugins", "init", "dtype")
+FREE_OPTIONS = ("attention.kernel", "position.layout")
+ABSENT = "not there"
+
+Fields = dict[str, Any]
 
 
-def differences(ours: ArchitectureSpec, theirs: ArchitectureSpec) -> list[str]:
-    """Where two specs mean different models: a line for each field, with both values."""
-    mine, other = (_resolved(spec) for spec in (ours, theirs))
-    paths = sorted(set(mine) | set(other))
-    free = tuple(f"{name}." for name in FREE)
-    return [
-        f"{path}: {mine.get(path, 'not there')!r} would become {other.get(path, 'not there')!r}"
-        for path in paths
-        if mine.get(path) != other.get(path) and not f"{path}.".startswith(free)
-    ]
+class Difference(NamedTuple):
+    """One field that differs: its dotted path, and what each spec says; `layers` are those that it is about, None: the whole model."""
+
+    path: str
+    ours: Any
+    theirs: Any
+    layers: tuple[int, ...] | None = None
+
+    @property
+    def where(self) -> str:
+        """The path, after the layers if not all are meant: `layers 0-2, 5: attention.window`."""
+        return self.path if self.layers is None else f"layer{'s' * (len(self.layers) > 1)} {_ranges(self.layers)}: {self.path}"
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.ours!r} would become {self.theirs!r}"
 
 
-def _resolved(spec: ArchitectureSpec) -> dict[str, Any]:
-    """A spec's fields by dotted path, with what follows from others filled in."""
-    data = spec.canonical()
+def differences(ours: ArchitectureSpec, theirs: ArchitectureSpec) -> list[Difference]:
+    """Where two specs mean different models, field by field; where a part is another, only that."""
+    found = [Difference(*each) for each in _compared(_whole(ours), _whole(theirs))]
+    if ours.n_layers != theirs.n_layers:
+        return found
+    layers: dict[tuple[str, str, str], list[int]] = {}
+    values: dict[tuple[str, str, str], tuple[str, Any, Any]] = {}
+    compared: dict[tuple[int, int], list[tuple[str, Any, Any]]] = {}
+    known: dict[int, Fields] = {}
+    for number in range(ours.n_layers):
+        mine, other = ours.layer(number), theirs.layer(number)
+        pair = id(mine), id(other)  # a spec keeps one LayerSpec for each sort of layer
+        if pair not in compared:
+            for spec, layer in ((ours, mine), (theirs, other)):
+                if id(layer) not in known:
+                    known[id(layer)] = _layer(spec, layer)
+            compared[pair] = list(_compared(known[pair[0]], known[pair[1]]))
+        for each in compared[pair]:
+            key = each[0], repr(each[1]), repr(each[2])
+            values[key] = each
+            layers.setdefault(key, []).append(number)
+    every = ours.n_layers
+    return found + [Difference(*values[key], None if len(numbers) == every else tuple(numbers)) for key, numbers in layers.items()]
+
+
+def _whole(spec: ArchitectureSpec) -> Fields:
+    """What is said once for the whole model."""
+    data = {name: value for name, value in spec.canonical().items() if name not in (*FREE, *LAYER_PARTS, "layers", "positions", "position")}
     site = spec.site()
-    data.update(n_kv_heads=site.n_kv_heads, head_dim=site.head_dim, final_norm=data.get("final_norm", data["norm"]))
-    for part, inherited in (
-        ("attention", {"n_kv_heads": site.n_kv_heads, "scale": site.head_dim**-0.5}),
-        ("feed_forward", {"hidden_dim": spec.hidden_dim}),
+    data.update(head_dim=site.head_dim, final_norm=dump_part(spec.final_norm or spec.norm))
+    data.setdefault("bos_id", None)
+    data.setdefault("eos_ids", [])
+    parts = [spec.layer(number) for number, _ in spec.sorts()]
+    # Widths that reach a part through its site are compared where they arrive.
+    for width, options in (
+        ("n_kv_heads", [layer.attention.options for layer in parts]),
+        ("hidden_dim", [layer.feed_forward.options for layer in parts]),
     ):
-        data[part] = {**data[part], **{k: v for k, v in inherited.items() if k in data[part] and data[part][k] is None}}
-    data["hidden_dim"] = data["feed_forward"].get("hidden_dim", spec.hidden_dim)
-    data["n_kv_heads"] = data["attention"].get("n_kv_heads", site.n_kv_heads)
-    return dict(_flat(data))
+        data[width] = getattr(site, width)
+        if all(hasattr(each, width) for each in options):
+            del data[width]
+    return data
 
 
-def _flat(data: Any, path: str = "") -> Any:
-    if isinstance(data, dict) and data:
-        for key, value in data.items():
-            yield from _flat(value, f"{path}.{key}" if path else key)
-    else:
-        yield path, data
+def _layer(spec: ArchitectureSpec, layer: LayerSpec) -> Fields:
+    """What one layer is made of, with what its parts take from the spec filled in."""
+    site = spec.site()
+    data = {name: dump_part(getattr(layer, name)) for name in LAYER_PARTS}
+    data["position"] = dump_part(spec.places()[layer.position])
+    inherited: dict[str, Fields] = {"attention": {"n_kv_heads": site.n_kv_heads}, "feed_forward": {"hidden_dim": spec.hidden_dim}}
+    if data["attention"]["type"] == "multihead":
+        inherited["attention"]["scale"] = site.head_dim**-0.5
+    for name, taken in inherited.items():
+        data[name].update({field: value for field, value in taken.items() if field in data[name] and data[name][field] is None})
+    return data
+
+
+def _compared(mine: Any, other: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if not (isinstance(mine, dict) and isinstance(other, dict)):
+        if mine != other and path not in FREE_OPTIONS:
+            yield path, mine, other
+        return
+    if mine.get("type") != other.get("type"):  # another part altogether, whose options need not be compared
+        yield f"{path}.type", mine.get("type", ABSENT), other.get("type", ABSENT)
+        return
+    for key in dict.fromkeys([*mine, *other]):
+        yield from _compared(mine.get(key, ABSENT), other.get(key, ABSENT), f"{path}.{key}" if path else key)
+
+
+def _ranges(numbers: tuple[int, ...]) -> str:
+    """0-2, 5"""
+    runs = [[number for _, number in run] for _, run in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0])]
+    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)

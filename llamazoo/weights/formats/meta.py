@@ -79,7 +79,7 @@ class Meta(Format):
         spec = model.spec
         params = params_of(spec)
         back = parse_spec(spec_of(params, None, "params.json"), spec._registry)
-        lost = [d for d in differences(spec, back) if not d.startswith(("max_seq_len:", "bos_id:", "eos_ids:"))]
+        lost = [d for d in differences(spec, back) if d.path not in ("max_seq_len", "bos_id", "eos_ids")]
         if lost:
             raise WeightsError("a Meta folder cannot express this architecture:\n" + "\n".join(f"  {line}" for line in lost))
         (folder / "params.json").write_text(json.dumps(params) + "\n")

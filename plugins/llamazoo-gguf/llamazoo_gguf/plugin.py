@@ -159,7 +159,7 @@ def _refuse_loss(spec: ArchitectureSpec, metadata: Mapping[str, Any]) -> None:
     tensors = [Planned(name, Kind.F32, shape, lambda: torch.empty(0)) for name, shape in likeness(spec).items()]
     try:
         back = load_spec(spec_of(Contents(Path(FILE), *header_of(metadata, tensors))), registry=spec.registry)
-        lost = [line for line in differences(spec, back) if not line.startswith(("bos_id:", "eos_ids:"))]  # those are for `ends_of`
+        lost = [d for d in differences(spec, back) if d.path not in ("bos_id", "eos_ids")]  # those are for `ends_of`
     except (SpecError, WeightsError) as error:
         lost = [str(error)]
     if lost:

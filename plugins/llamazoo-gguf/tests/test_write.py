@@ -194,7 +194,7 @@ def test_float64_needs_a_choice(tiny, tmp_path):
         ({"head": {"softcap": 2.0}}, r"head\.softcap: 2\.0 would become None"),
         ({"feed_forward": "geglu"}, r"feed_forward\.activation\.type: 'gelu' would become 'silu'"),
         ({"feed_forward": "mlp"}, r"feed_forward\.type: 'mlp' would become 'gated'"),
-        ({"layers": [{"at": 0, "norm": "none"}]}, r"layers: "),
+        ({"layers": [{"at": 0, "norm": "none"}]}, r"layer 0: norm.type"),
     ],
     ids=str,
 )
