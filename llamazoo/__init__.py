@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from llamazoo.contract.component import Component, LayerSpec, Part, Site, as_wide_as_float32, at_least_float32, parameter, refuse
     from llamazoo.contract.draw import Draw, Init
     from llamazoo.contract.kernel import Kernel, Visible
-    from llamazoo.contract.kinds import Activation, Attention, Block, Embedding, FeedForward, Head, Norm, Place, Position
+    from llamazoo.contract.kinds import Activation, Attention, Block, Embedding, FeedForward, Head, Norm, Place, Position, RotaryRows
     from llamazoo.contract.options import ComponentOptions, Fraction, NonNegative, Positive, Size
     from llamazoo.contract.split import Column, Row, Share
-    from llamazoo.contract.state import KeyValueState, State
+    from llamazoo.contract.state import KeyValueState, State, TokenState
     from llamazoo.contract.step import Losses, Step
     from llamazoo.cost import Description, describe
     from llamazoo.decoder import Decoder
@@ -129,6 +129,7 @@ __all__ = [
     "Registry",
     "Rename",
     "ResourceLimitError",
+    "RotaryRows",
     "Row",
     "Rule",
     "SamplingError",
@@ -142,6 +143,7 @@ __all__ = [
     "StateError",
     "Step",
     "Store",
+    "TokenState",
     "Tokenizer",
     "TokenizerError",
     "Transpose",
@@ -186,10 +188,21 @@ _HOMES = {
     ),
     "llamazoo.contract.draw": ("Draw", "Init"),
     "llamazoo.contract.kernel": ("Kernel", "Visible"),
-    "llamazoo.contract.kinds": ("Activation", "Attention", "Block", "Embedding", "FeedForward", "Head", "Norm", "Place", "Position"),
+    "llamazoo.contract.kinds": (
+        "Activation",
+        "Attention",
+        "Block",
+        "Embedding",
+        "FeedForward",
+        "Head",
+        "Norm",
+        "Place",
+        "Position",
+        "RotaryRows",
+    ),
     "llamazoo.contract.options": ("ComponentOptions", "Fraction", "NonNegative", "Positive", "Size"),
     "llamazoo.contract.split": ("Column", "Row", "Share"),
-    "llamazoo.contract.state": ("KeyValueState", "State"),
+    "llamazoo.contract.state": ("KeyValueState", "State", "TokenState"),
     "llamazoo.contract.step": ("Losses", "Step"),
     "llamazoo.decoder": ("Decoder",),
     "llamazoo.decoder_state": ("DecoderState",),

@@ -101,7 +101,7 @@ class FusedAttention(llamazoo.Attention):
 class LatentAttention(llamazoo.Attention):
     """Keys and values from a small latent that all heads share, with a rotary key that they share too (no cache here)."""
 
-    name = "latent"
+    name = "shares_a_latent"
 
     def __init__(self, options: llamazoo.ComponentOptions, site: llamazoo.Site) -> None:
         super().__init__(options, site)
@@ -184,7 +184,7 @@ CASES: dict[str, dict[str, Any]] = {
     "an uneven width and biases": {"feed_forward": {"type": "mlp", "bias": True, "hidden_dim": 21}, "norm": "layernorm"},
     "a head with a bias": {"head": {"bias": True}, "embedding": {"scale": "sqrt_dim"}},
     "fused qkv": {"attention": "fused"},
-    "latent attention": {"attention": "latent", "position": "none"},
+    "latent attention": {"attention": "shares_a_latent", "position": "none"},
     "experts by width": {"feed_forward": "experts"},
     "experts, each whole": {"feed_forward": {"type": "experts", "by": "expert"}},
     "a learned activation": {"feed_forward": {"type": "gated", "activation": "gained"}},

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from llamazoo.components import activation, block, embedding, feed_forward, head, norm
-from llamazoo.components.attention import kernels, multihead
+from llamazoo.components.attention import kernels, latent, multihead
 from llamazoo.components.position import absolute, bias, rope
 from llamazoo.contract.component import Component
 from llamazoo.generation.tokenizer import FileTokenizer, JsonTokenizer, SentencePieceTokenizer
@@ -23,7 +23,7 @@ def llamazoo_components() -> Iterable[type[Component]]:
         *(feed_forward.GatedFeedForward, feed_forward.MLP),
         *(rope.RoPE, absolute.Learned, absolute.Sinusoidal, absolute.NoPosition, bias.ALiBi, bias.T5),
         *(kernels.Eager, kernels.SDPA, kernels.Auto),
-        multihead.Multihead,
+        *(multihead.Multihead, latent.Latent),
         *(block.PreNorm, block.PostNorm, block.Sandwich, block.Parallel),
         embedding.Table,
         head.LinearHead,

@@ -1,6 +1,6 @@
 """Which keys a query may see, and the kernels that compute attention over them.
 
-b batch, t queries, s keys, h heads, k key/value heads, e head width.
+b batch, t queries, s keys, h heads, k key/value heads, e width of queries and keys, f width of values.
 """
 
 from typing import Literal, NamedTuple
@@ -99,12 +99,12 @@ class Kernel(Component):
         self,
         q: Tensor,  # [b h t e]
         k: Tensor,  # [b k s e]; each serves h/k query heads
-        v: Tensor,  # [b k s e]
+        v: Tensor,  # [b k s f]; often, not always, f is e
         *,
         visible: Visible,
         bias: Tensor | None = None,  # added to the scaled scores; [b h t s]
         sinks: Tensor | None = None,  # [h] the score of a key without value, which only takes weight away
         softcap: float | None = None,  # scores become softcap * tanh(scores / softcap)
         scale: float,
-    ) -> Tensor:  # [b h t e]
+    ) -> Tensor:  # [b h t f]
         raise NotImplementedError

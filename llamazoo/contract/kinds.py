@@ -4,7 +4,8 @@ b batch, t tokens of this call, s keys to look at, d model width, h heads, k key
 """
 
 import copy
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from llamazoo.contract.split import Share, own_heads, whole
 from llamazoo.contract.state import State
 from llamazoo.contract.step import Step
 
-__all__ = ["Activation", "Attention", "Block", "Embedding", "FeedForward", "Head", "Norm", "Place", "Position"]
+__all__ = ["Activation", "Attention", "Block", "Embedding", "FeedForward", "Head", "Norm", "Place", "Position", "RotaryRows"]
 
 
 class Norm(Component):
@@ -107,6 +108,13 @@ class Place:
         return whole(bias, self.share) if bias.shape[1] == 1 else own_heads(bias, 1, self.share)  # one for all heads, or one each
 
 
+class RotaryRows(NamedTuple):
+    """Which rows of a projection a position turns: of each `size` rows those from `begin` on, for the width that is rotated."""
+
+    size: int
+    begin: int = 0
+
+
 class Attention(Component):
     """Moves information between tokens, forwards in time only; any causal mixer may register here, a recurrent one too."""
 
@@ -116,6 +124,14 @@ class Attention(Component):
     def __init__(self, options: ComponentOptions, site: Site) -> None:
         super().__init__(options, site)
         self.place: Place = copy.copy(site.place)  # a hold of its own: another mixer of the layer may be whole where this one is divided
+
+    @classmethod
+    def rotary_rows(cls, options: Any, site: Site) -> Mapping[str, RotaryRows] | None:
+        """By name, such as q.weight, the parameters whose rows become what a position turns; None: that is not known.
+
+        A checkpoint that has rotary pairs in the other layout is loaded by turning these rows round.
+        """
+        return None
 
     def forward(self, x: Tensor, step: Step, state: State | None) -> Tensor:  # [b t d] -> [b t d]
         """Mix the tokens of this call with each other and, through `state`, with those before; write them to `state`."""

@@ -1,12 +1,13 @@
 """What a layer remembers while decoding.
 
-b batch, t tokens of this call, s slots, k key/value heads, e head width.
+b batch, t tokens of this call, s slots, k heads of what is remembered, e their width.
 
 A state holds what its component needs and knows nothing of how many tokens it holds: that one count lives in the decoder's
 state, and reaches a layer through the Step. Every buffer has one slot more than it says, into which padding is written;
 it starts as zeros, since a value that no query sees is still multiplied, by nought.
 """
 
+from collections.abc import Sequence
 from typing import Protocol, Self
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 from llamazoo.contract.kernel import Visible
 from llamazoo.contract.step import Step
 
-__all__ = ["KeyValueState", "State"]
+__all__ = ["KeyValueState", "State", "TokenState"]
 
 
 class State(Protocol):
@@ -49,41 +50,49 @@ class State(Protocol):
     def clone(self) -> Self: ...
 
 
-class KeyValueState:
-    """Keys and values of earlier tokens: all of them, or for a window the last `window + chunk - 1` in a ring.
+class TokenState:
+    """Some tensors of every token: of all tokens, or for a window of the last `window + chunk - 1`, in a ring.
 
-    A token of order i stands in slot i, or in the ring in slot i modulo its size; so no slot needs a label.
+    A token of order i stands in slot i, or in the ring in slot i modulo its size; so no slot needs a label. `shapes` has the
+    heads and the width of each tensor; what all heads share has one head.
     """
 
     def __init__(
-        self, batch: int, capacity: int, heads: int, width: int, *, window: int | None, chunk: int, device: torch.device, dtype: torch.dtype
+        self,
+        batch: int,
+        capacity: int,
+        shapes: Sequence[tuple[int, int]],
+        *,
+        window: int | None,
+        chunk: int,
+        device: torch.device,
+        dtype: torch.dtype,
     ) -> None:
         ring = None if window is None else window + chunk - 1
         self.is_ring = ring is not None and ring < capacity
         self.size = ring if ring is not None and ring < capacity else capacity
         self.window = window
         self.chunk = chunk
-        self.keys = torch.zeros(batch, heads, self.size + 1, width, device=device, dtype=dtype)
-        self.values = torch.zeros(batch, heads, self.size + 1, width, device=device, dtype=dtype)
+        self.tensors = tuple(torch.zeros(batch, heads, self.size + 1, width, device=device, dtype=dtype) for heads, width in shapes)
 
-    def extend(self, k: Tensor, v: Tensor, step: Step) -> tuple[Tensor, Tensor, Visible]:
-        """Write this call's keys and values [b k t e]; return all that its queries look at, and what they may see of it."""
-        start, tokens = step.start, k.shape[2]
+    def write(self, values: Sequence[Tensor], step: Step) -> tuple[Sequence[Tensor], Visible]:
+        """Write what this call's tokens add to each tensor [b k t e]; return all that its queries look at, and what they may see of it."""
+        start, tokens = step.start, values[0].shape[2]
         wrapped = self.is_ring and step.extent > self.size
         if start is not None and not wrapped:
-            self.keys[:, :, start : start + tokens] = k
-            self.values[:, :, start : start + tokens] = v
+            for tensor, value in zip(self.tensors, values, strict=True):
+                tensor[:, :, start : start + tokens] = value
             if start == 0:  # nothing before this call: no need to read it back
-                return k, v, Visible(step, window=self.window)
+                return values, Visible(step, window=self.window)
         else:
             slots = step.once(("slots", self.size, self.is_ring), lambda: self._slots(step))
-            rows = torch.arange(len(k), device=k.device)[:, None]
-            self.keys[rows, :, slots] = k.transpose(1, 2)
-            self.values[rows, :, slots] = v.transpose(1, 2)
+            rows = torch.arange(len(slots), device=slots.device)[:, None]
+            for tensor, value in zip(self.tensors, values, strict=True):
+                tensor[rows, :, slots] = value.transpose(1, 2)
         if wrapped:
-            return self.keys[:, :, : self.size], self.values[:, :, : self.size], Visible(step, "ring", self.size, self.window)
+            return [tensor[:, :, : self.size] for tensor in self.tensors], Visible(step, "ring", self.size, self.window)
         extent = step.extent
-        return self.keys[:, :, :extent], self.values[:, :, :extent], Visible(step, "slots", extent, self.window)
+        return [tensor[:, :, :extent] for tensor in self.tensors], Visible(step, "slots", extent, self.window)
 
     def _slots(self, step: Step) -> Tensor:  # [b t]
         slots = step.order % self.size if self.is_ring else step.order
@@ -95,10 +104,10 @@ class KeyValueState:
 
     @property
     def nbytes(self) -> int:
-        return self.keys.nbytes + self.values.nbytes
+        return sum(tensor.nbytes for tensor in self.tensors)
 
     def select(self, rows: Tensor) -> None:
-        self.keys, self.values = self.keys[rows], self.values[rows]
+        self.tensors = tuple(tensor[rows] for tensor in self.tensors)
 
     def refuses_rewind(self, lengths: list[int], held: list[int], reached: list[int]) -> str | None:
         for length, now, far in zip(lengths, held, reached, strict=True):
@@ -111,13 +120,36 @@ class KeyValueState:
         """Nothing to do: what stands after the last token is not seen until it is overwritten."""
 
     def clear(self, rows: Tensor) -> None:
-        self.keys[rows] = 0
-        self.values[rows] = 0
+        for tensor in self.tensors:
+            tensor[rows] = 0
 
     def put(self, rows: Tensor, other: Self) -> None:
-        self.keys[rows], self.values[rows] = other.keys, other.values
+        for tensor, source in zip(self.tensors, other.tensors, strict=True):
+            tensor[rows] = source
 
     def clone(self) -> Self:
         twin = object.__new__(type(self))
-        twin.__dict__.update(self.__dict__, keys=self.keys.clone(), values=self.values.clone())
+        twin.__dict__.update(self.__dict__, tensors=tuple(tensor.clone() for tensor in self.tensors))
         return twin
+
+
+class KeyValueState(TokenState):
+    """Keys and values of earlier tokens: all of them, or those in the ring of a window."""
+
+    def __init__(
+        self, batch: int, capacity: int, heads: int, width: int, *, window: int | None, chunk: int, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        super().__init__(batch, capacity, [(heads, width)] * 2, window=window, chunk=chunk, device=device, dtype=dtype)
+
+    @property
+    def keys(self) -> Tensor:
+        return self.tensors[0]
+
+    @property
+    def values(self) -> Tensor:
+        return self.tensors[1]
+
+    def extend(self, k: Tensor, v: Tensor, step: Step) -> tuple[Tensor, Tensor, Visible]:
+        """Write this call's keys and values [b k t e]; return all that its queries look at, and what they may see of it."""
+        (keys, values), visible = self.write((k, v), step)
+        return keys, values, visible

@@ -57,7 +57,7 @@ class Transpose(Rule):
 class Permute(Rule):
     """Rows of a projection to rotated heads: theirs are in one layout of rotary pairs, ours in another.
 
-    Of each head of `head_dim` rows, the first `width` are rotated. Interleaved pairs are the rows 2i and 2i + 1, half
+    Of each head of `head_dim` rows, `width` are rotated, from `begin` on. Interleaved pairs are the rows 2i and 2i + 1, half
     pairs the rows i and i + width/2.
     """
 
@@ -66,6 +66,7 @@ class Permute(Rule):
     head_dim: int
     width: int
     layout: Layout  # theirs; ours is the other
+    begin: int = 0
 
     def read(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         return [self._to(self.layout == "interleaved", t) for t in tensors]
@@ -74,10 +75,9 @@ class Permute(Rule):
         return [self._to(self.layout == "half", t) for t in tensors]
 
     def _to(self, half: bool, x: Tensor) -> Tensor:
-        heads = x.unflatten(0, (-1, self.head_dim))
-        shape = (-1, 2) if half else (2, -1)
-        turned = heads[:, : self.width].unflatten(1, shape).transpose(1, 2).flatten(1, 2)
-        return torch.cat((turned, heads[:, self.width :]), 1).flatten(0, 1)
+        before, rotated, after = x.unflatten(0, (-1, self.head_dim)).tensor_split((self.begin, self.begin + self.width), 1)
+        turned = rotated.unflatten(1, (-1, 2) if half else (2, -1)).transpose(1, 2).flatten(1, 2)
+        return torch.cat((before, turned, after), 1).flatten(0, 1)
 
 
 @dataclass(frozen=True)

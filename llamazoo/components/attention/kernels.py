@@ -1,6 +1,6 @@
 """Attention kernels.
 
-b batch, t queries, s keys, h heads, k key/value heads, e head width.
+b batch, t queries, s keys, h heads, k key/value heads, e width of queries and keys, f width of values.
 """
 
 from typing import Annotated
@@ -90,8 +90,23 @@ class SDPA(Kernel):
         elif pattern == "mask":
             mask = visible.additive(q.dtype)
         causal = pattern == "causal" and mask is None
+        wider = q.shape[-1] - v.shape[-1]
+        if wider > 0:  # the fused kernels take values as wide as the keys: zeros cost less than the kernel that takes any
+            v = F.pad(v, (0, wider))
         grouped = True if q.shape[1] != k.shape[1] else False  # noqa: SIM210 - a comparison alone is a symbol while compiling
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=grouped)
+        if grouped and q.shape[2] == 1:
+            y = self._by_group(q, k, v, mask, scale)
+        else:
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=grouped)
+        return y[..., :-wider] if wider > 0 else y
+
+    def _by_group(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+        """One token's heads as so many queries of the head of keys that serves them, which then are read once for all of them."""
+        (b, h, _, e), groups = q.shape, k.shape[1]
+        if mask is not None and mask.shape[1] > 1:  # a bias of each head
+            mask = mask.reshape(mask.shape[0], groups, h // groups, -1)
+        y = F.scaled_dot_product_attention(q.reshape(b, groups, h // groups, e), k, v, attn_mask=mask, scale=scale)
+        return y.reshape(b, h, 1, -1)
 
 
 class Auto(Kernel):

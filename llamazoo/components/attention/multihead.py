@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from llamazoo.contract.component import Site, refuse
 from llamazoo.contract.draw import Draw
 from llamazoo.contract.kernel import Kernel, Visible
-from llamazoo.contract.kinds import Attention, Norm
+from llamazoo.contract.kinds import Attention, Norm, RotaryRows
 from llamazoo.contract.options import ComponentOptions, Positive, Size
 from llamazoo.contract.split import Column, Row, Split
 from llamazoo.contract.state import KeyValueState
@@ -107,3 +107,7 @@ class Multihead(Attention):
         e = self.head_dim
         kv = Column(e if self.k.weight.shape[0] > e else None)  # a single key/value head serves all: every process keeps it whole
         return {"q": Column(e), "k": kv, "v": kv, "o": Row(e)}
+
+    @classmethod
+    def rotary_rows(cls, options: Options, site: Site) -> dict[str, RotaryRows]:
+        return {f"{n}.{leaf}": RotaryRows(site.head_dim) for n in ("q", "k", "q_norm", "k_norm") for leaf in ("weight", "bias")}

@@ -41,8 +41,7 @@ class Native(Format):
 
     @classmethod
     def rules(cls, spec: ArchitectureSpec, stored: ArchitectureSpec) -> Sequence[Rule]:
-        names = [f"blocks.*.attention.{n}.{leaf}" for n in ("q", "k", "q_norm", "k_norm") for leaf in ("weight", "bias")]
-        return [*rotary_rules(spec, stored, names), Rename("**", "**")]
+        return [*rotary_rules(spec, stored), Rename("**", "**")]
 
     @classmethod
     def write(cls, model: Decoder, folder: Path, options: ComponentOptions) -> None:
