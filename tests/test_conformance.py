@@ -47,6 +47,12 @@ FURTHER_OPTIONS = {
         {"window": 5},
         {"window": 1},
     ],
+    # In small models the latents are wide or narrow beside the heads: keys and values made from them, or not, even without a state.
+    ("attention", "latent"): [
+        {"q_rank": 10, "kv_rank": 12, "nope_dim": 6, "v_dim": 4},
+        {"q_rank": 10, "kv_rank": 6, "nope_dim": 10, "v_dim": 12, "bias": True, "kernel": "eager"},
+        {"kv_rank": 12, "nope_dim": 6, "v_dim": 10, "window": 5, "scale": 0.2},
+    ],
 }
 QUICK = [name for name in CHECKS if name != "compiled"]  # which takes longer than all others, and depends least on options
 CASES = [(c, o) for c in BUILT_IN for o in [{}, *FURTHER_OPTIONS.get((c.kind, c.name), [])]]
@@ -59,11 +65,19 @@ def test_built_in_components_keep_the_contract(component: type[llamazoo.Componen
     assert found == [], told(found)
 
 
+INTERLEAVED, PARTIAL = {"type": "rope", "layout": "interleaved"}, {"type": "rope", "fraction": 0.5}
 AROUND = [
     (("embedding", "table"), {"scale": 2.0}, {"head": {"tied": True}}),
     (("head", "linear"), {"tied": True, "bias": True}, {"embedding": {"scale": "sqrt_dim"}}),
     (("kernel", "eager"), {}, {"position": "alibi", "attention": {"type": "multihead", "kernel": "eager", "n_kv_heads": 1, "window": 7}}),
     (("kernel", "sdpa"), {}, {"position": "t5", "attention": {"type": "multihead", "kernel": "sdpa", "n_kv_heads": 4}}),
+    (
+        ("attention", "latent"),
+        {"q_rank": 10, "kv_rank": 12, "nope_dim": 6, "v_dim": 4},
+        {"position": {"type": "rope", "layout": "interleaved"}},
+    ),
+    (("attention", "latent"), {"kv_rank": 12, "nope_dim": 6, "v_dim": 4, "window": 7}, {"position": "alibi", "block": "parallel"}),
+    (("attention", "latent"), {"kv_rank": 5, "nope_dim": 6, "v_dim": 7}, {"position": PARTIAL, "n_heads": 6}),
     (("norm", "layernorm"), {}, {"attention": {"type": "multihead", "qk_norm": "layernorm"}, "block": "postnorm"}),
 ]
 

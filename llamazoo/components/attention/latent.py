@@ -130,7 +130,7 @@ class Latent(Attention):
         """Multiplications of one head, in each of the two forms, where so many tokens look at so many. What both do is left out."""
         made = self.kv_rank * (self.nope_dim + self.v_dim)
         expanded = keys * made + queries * keys * (self.nope_dim + self.rope_dim + self.v_dim)
-        absorbed = queries * made + queries * keys * (2 * self.kv_rank + self.rope_dim)
+        absorbed = queries * made + queries * keys * 2 * (self.kv_rank + self.rope_dim)
         return expanded, absorbed
 
     def expanded(self, q: Tensor, q_rotary: Tensor, tokens: Tensor, visible: Visible) -> Tensor:  # -> [b h t f]

@@ -121,6 +121,10 @@ class Differential(llamazoo.Attention):
         kv = Column(pair if self.k.weight.shape[0] > pair else None)  # a single pair serves all: every process keeps it whole
         return {"q": Column(pair), "k": kv, "v": kv, "o": Row(pair)}
 
+    @classmethod
+    def rotary_rows(cls, options: Options, site: llamazoo.Site) -> dict[str, llamazoo.RotaryRows]:
+        return {"q.weight": llamazoo.RotaryRows(site.head_dim), "k.weight": llamazoo.RotaryRows(site.head_dim)}
+
 
 def _wide(x: Tensor) -> Tensor:
     """x in at least float32: the difference of two softmaxes is small, and half precision would lose it."""
