@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from llamazoo.build import build_model, load_model, save_model
     from llamazoo.contract.component import Component, LayerSpec, Part, Site, as_wide_as_float32, at_least_float32, parameter, refuse
     from llamazoo.contract.draw import Draw, Init
+    from llamazoo.contract.grouped import grouped_ends, grouped_linear
     from llamazoo.contract.kernel import Kernel, Visible
-    from llamazoo.contract.kinds import Activation, Attention, Block, Embedding, FeedForward, Head, Norm, Place, Position, RotaryRows
+    from llamazoo.contract.kinds import Activation, Attention, Block, Embedding, FeedForward, Head, Norm, Place, Position, RotaryRows, Router, Routing
     from llamazoo.contract.options import ComponentOptions, Fraction, NonNegative, Positive, Size
     from llamazoo.contract.split import Column, Row, Share
     from llamazoo.contract.state import KeyValueState, State, TokenState
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from llamazoo.generation.generate import Generation, Piece, generate, stream
     from llamazoo.generation.tokenizer import FileTokenizer, Tokenizer, load_tokenizer
     from llamazoo.hooks import hookimpl
+    from llamazoo.load_balance import ExpertLoad, correct_load, expert_load
     from llamazoo.parallel.tensor import divide
     from llamazoo.registry import Registry, default_registry, register
     from llamazoo.spec.architecture import ArchitectureSpec
@@ -59,6 +61,7 @@ if TYPE_CHECKING:
         KernelPart,
         NormPart,
         PositionPart,
+        RouterPart,
         part,
     )
     from llamazoo.weights.checkpoint import Checkpoint, Format
@@ -92,6 +95,7 @@ __all__ = [
     "DuplicateComponentError",
     "Embedding",
     "EmbeddingPart",
+    "ExpertLoad",
     "FeedForward",
     "FeedForwardPart",
     "FileTokenizer",
@@ -130,6 +134,9 @@ __all__ = [
     "Rename",
     "ResourceLimitError",
     "RotaryRows",
+    "Router",
+    "RouterPart",
+    "Routing",
     "Row",
     "Rule",
     "SamplingError",
@@ -154,11 +161,15 @@ __all__ = [
     "as_wide_as_float32",
     "at_least_float32",
     "build_model",
+    "correct_load",
     "default_registry",
     "describe",
     "differences",
     "divide",
+    "expert_load",
     "generate",
+    "grouped_ends",
+    "grouped_linear",
     "hookimpl",
     "load_model",
     "load_spec",
@@ -187,6 +198,7 @@ _HOMES = {
         "refuse",
     ),
     "llamazoo.contract.draw": ("Draw", "Init"),
+    "llamazoo.contract.grouped": ("grouped_ends", "grouped_linear"),
     "llamazoo.contract.kernel": ("Kernel", "Visible"),
     "llamazoo.contract.kinds": (
         "Activation",
@@ -199,6 +211,8 @@ _HOMES = {
         "Place",
         "Position",
         "RotaryRows",
+        "Router",
+        "Routing",
     ),
     "llamazoo.contract.options": ("ComponentOptions", "Fraction", "NonNegative", "Positive", "Size"),
     "llamazoo.contract.split": ("Column", "Row", "Share"),
@@ -232,6 +246,7 @@ _HOMES = {
     "llamazoo.generation.generate": ("Generation", "Piece", "generate", "stream"),
     "llamazoo.generation.tokenizer": ("FileTokenizer", "Tokenizer", "load_tokenizer"),
     "llamazoo.hooks": ("hookimpl",),
+    "llamazoo.load_balance": ("ExpertLoad", "correct_load", "expert_load"),
     "llamazoo.parallel.tensor": ("divide",),
     "llamazoo.registry": ("Registry", "default_registry", "register"),
     "llamazoo.spec.architecture": ("ArchitectureSpec",),
@@ -247,6 +262,7 @@ _HOMES = {
         "KernelPart",
         "NormPart",
         "PositionPart",
+        "RouterPart",
         "part",
     ),
     "llamazoo.weights.checkpoint": ("Checkpoint", "Format"),

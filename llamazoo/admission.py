@@ -10,7 +10,7 @@ import pluggy
 from llamazoo import hooks
 from llamazoo.contract.component import Component
 from llamazoo.contract.kernel import Kernel
-from llamazoo.contract.kinds import Activation, Attention, Block, Embedding, FeedForward, Head, Norm, Position
+from llamazoo.contract.kinds import Activation, Attention, Block, Embedding, FeedForward, Head, Norm, Position, Router
 from llamazoo.contract.options import ComponentOptions
 from llamazoo.errors import PluginError
 from llamazoo.shelf import is_name, shown
@@ -18,7 +18,7 @@ from llamazoo.shelf import is_name, shown
 __all__ = ["check_component_class", "check_file_class", "check_rule", "check_zoo_folder", "offered", "plugin_manager"]
 
 KIND = re.compile(r"[a-z][a-z0-9_]{0,59}")
-BASES = {base.kind: base for base in (Norm, Activation, FeedForward, Position, Attention, Kernel, Block, Embedding, Head)}
+BASES = {base.kind: base for base in (Norm, Activation, FeedForward, Position, Attention, Kernel, Router, Block, Embedding, Head)}
 # What is above the registry, and so known by name only.
 FORMAT, TOKENIZER, RULE = "llamazoo.weights.checkpoint.Format", "llamazoo.generation.tokenizer.FileTokenizer", "llamazoo.weights.rule.Rule"
 UNDECLARED = 1  # the version of the hooks for which a plugin was written that does not say: the first

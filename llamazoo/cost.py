@@ -22,6 +22,7 @@ class Description:
     """Exact counts for one spec. Bytes are for `dtype`; operations count a multiplication and an addition as two."""
 
     parameters: int
+    active_parameters: int  # those that take part in one token: of experts, only the chosen ones
     embedding_parameters: int
     weight_bytes: int
     cache_bytes: int  # of one row at max_seq_len
@@ -53,12 +54,14 @@ def describe(spec: ArchitectureSpec, dtype: torch.dtype | None = None) -> Descri
     outside = sum(p.numel() for p in model.parameters()) - sum(p.numel() for p in model.blocks.parameters())
     blocks = list(zip(counts.values(), model.blocks, strict=True))
     parameters = outside + sum(count * _numel(block) for count, block in blocks)
+    idle = sum(count * _idle(block) for count, block in blocks)
     context = spec.max_seq_len // 2
     flops = sum(_flops(part, context) for name, part in model.named_children() if name != "blocks")
     flops += sum(count * _flops(block, context) for count, block in blocks)
     full, less = (_cache_bytes(model, list(counts.values()), spec.max_seq_len, less) for less in (0, 1))
     return Description(
         parameters=parameters,
+        active_parameters=parameters - idle,
         embedding_parameters=_numel(model.embedding),
         weight_bytes=parameters * dtype.itemsize,
         cache_bytes=full,
@@ -71,6 +74,10 @@ def describe(spec: ArchitectureSpec, dtype: torch.dtype | None = None) -> Descri
 
 def _numel(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
+
+
+def _idle(module: nn.Module) -> int:
+    return sum(m.idle_parameters() for m in module.modules() if isinstance(m, Component))
 
 
 def _flops(module: nn.Module, context: int) -> int:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import llamazoo
 from llamazoo import ComponentOptions, KeyValueState, Site, Step, Visible
 
-__all__ = ["BROKEN", "Fading", "Mix", "Plain", "Scale"]
+__all__ = ["BROKEN", "Fading", "Mix", "Nearest", "Plain", "Scale"]
 
 BROKEN: list[tuple[type[llamazoo.Component], str]] = []  # each with the name of the check that must catch it
 
@@ -269,6 +269,91 @@ class PretendsToGoBack(Fading):
 
     def memory(self) -> type[Memory]:
         return RefusesNothing
+
+
+# Routers
+
+
+class Nearest(llamazoo.Router):
+    """The experts with the highest logits, weighted by a softmax over all."""
+
+    name = "nearest"
+
+    def __init__(self, options: ComponentOptions, site: Site) -> None:
+        super().__init__(options, site)
+        self.weight = llamazoo.parameter(self.n_experts, site.dim)
+
+    def reset(self, draw: llamazoo.Draw) -> None:
+        draw.normal(self.weight)
+
+    def logits(self, x: Tensor) -> Tensor:
+        return F.linear(llamazoo.as_wide_as_float32(x), llamazoo.as_wide_as_float32(self.weight))
+
+    def forward(self, x: Tensor, step: Step) -> llamazoo.Routing:
+        logits = self.logits(x)
+        weights, experts = logits.softmax(-1).topk(self.top_k, dim=-1)
+        return llamazoo.Routing(experts, weights, logits)
+
+
+@caught_by("causality")
+class ExpertsChoose(Nearest):
+    """Each expert takes the tokens of a row that suit it best. Zhou et al. 2022: even by construction, and not causal."""
+
+    name = "experts_choose"
+
+    def __init__(self, options: ComponentOptions, site: Site) -> None:
+        super().__init__(options, site)
+        self.top_k = self.n_experts
+
+    def forward(self, x: Tensor, step: Step) -> llamazoo.Routing:
+        logits = self.logits(x)
+        scores = logits.softmax(-1)
+        best = scores.topk(max(1, x.shape[1] // 4), dim=1).indices
+        taken = torch.zeros_like(scores).scatter(1, best, 1.0)
+        experts = torch.arange(self.n_experts, device=x.device).expand(scores.shape)
+        return llamazoo.Routing(experts, scores * taken, logits)
+
+
+@caught_by("cached")
+class LooksBack(Nearest):
+    """A token is sent where the tokens of this call before it would go too, wherever the call begins."""
+
+    name = "looks_back"
+
+    def logits(self, x: Tensor) -> Tensor:
+        return super().logits(x.cumsum(1))
+
+
+@caught_by("gradients")
+class LearnsNothing(Nearest):
+    """Its weights are cut off from what they came from."""
+
+    name = "learns_nothing"
+
+    def forward(self, x: Tensor, step: Step) -> llamazoo.Routing:
+        routing = super().forward(x, step)
+        return routing._replace(weights=routing.weights.detach())
+
+
+@caught_by("shapes")
+class ForgetsTheRows(Nearest):
+    """A list of tokens, as most code has it, where each row has its own."""
+
+    name = "forgets_the_rows"
+
+    def forward(self, x: Tensor, step: Step) -> llamazoo.Routing:
+        return super().forward(x.flatten(0, 1), step)
+
+
+@caught_by("dtypes")
+class WeighsCoarsely(Nearest):
+    """Weights in the number type of the activations."""
+
+    name = "weighs_coarsely"
+
+    def forward(self, x: Tensor, step: Step) -> llamazoo.Routing:
+        routing = super().forward(x, step)
+        return routing._replace(weights=routing.weights.type_as(x))
 
 
 # Feed-forwards

@@ -13,6 +13,7 @@ from broken import (
     Leaves,
     Mix,
     MixesTheCall,
+    Nearest,
     NeverUsed,
     PeeksAhead,
     Plain,
@@ -32,6 +33,16 @@ FURTHER_OPTIONS = {
     ("norm", "layernorm"): [{"bias": False}],
     ("activation", "gelu"): [{"approximate": "tanh"}],
     ("feed_forward", "gated"): [{"activation": a, "bias": True} for a in ("gelu", "relu", "sigmoid", "identity")],
+    ("activation", "swish"): [{"beta": 1.702}],
+    ("feed_forward", "experts"): [
+        {"n_experts": 5, "top_k": 1, "bias": True, "limit": 0.5, "up_offset": 1.0, "activation": "swish"},
+        {"shared": "swiglu", "router": "grouped", "balance": 0.1, "sequence_balance": 0.1, "z_loss": 0.01},
+    ],
+    ("router", "topk"): [{"normalize": False, "bias": True, "scale": 2.0}],
+    ("router", "grouped"): [
+        {"n_groups": 4, "top_groups": 2, "scale": 2.5},
+        {"scoring": "softmax", "n_groups": 2, "group_score": "max", "correction": False, "normalize": False},
+    ],
     ("feed_forward", "mlp"): [{"activation": "relu2", "bias": True}],
     ("position", "rope"): [{"layout": "interleaved"}, {"fraction": 0.5}, {"fraction": 0.25, "layout": "interleaved"}],
     ("position", "t5"): [{"buckets": 8, "max_distance": 12}],
@@ -129,7 +140,7 @@ def test_layers_may_differ_in_position_window_and_parts() -> None:
     assert found == [], told(found)
 
 
-@pytest.mark.parametrize("component", [Plain, Fading, Mix, Scale], ids=lambda c: c.name)
+@pytest.mark.parametrize("component", [Plain, Fading, Mix, Nearest, Scale], ids=lambda c: c.name)
 def test_a_strangers_component_keeps_the_contract_too(component: type[llamazoo.Component]) -> None:
     check_component(component)
 
@@ -321,4 +332,4 @@ def test_an_option_for_which_no_other_value_is_known_is_told() -> None:
 
 def test_every_kind_has_a_built_in_part() -> None:
     kinds = {kind for kind, _ in itertools.groupby(c.kind for c in BUILT_IN)}
-    assert kinds == {"activation", "attention", "block", "embedding", "feed_forward", "head", "kernel", "norm", "position"}
+    assert kinds == {"activation", "attention", "block", "embedding", "feed_forward", "head", "kernel", "norm", "position", "router"}

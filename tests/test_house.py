@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,7 @@ ROOMS = {
     "registry": "admission shelf discovery contract errors",
     "spec": "registry shelf discovery contract errors",
     "decoder_state": "spec contract errors",
+    "load_balance": "contract errors",
     "rows": "decoder_state contract errors",
     "decoder": "rows decoder_state device spec contract errors",
     "device": "shelf errors",
@@ -271,7 +273,7 @@ def built(component: type[llamazoo.Component], options: dict[str, object]) -> ll
     with torch.device("meta"):
         place = Place("main", spec.site().build(spec.position))
         further = (spec.layer(0),) if component.kind == "block" else ()
-        return component(made, spec.site(0, place), *further)
+        return component(made, replace(spec.site(0, place), n_experts=8, top_k=2), *further)
 
 
 WITH_EVERYTHING = {

@@ -127,7 +127,7 @@ class LatentAttention(llamazoo.Attention):
 class Experts(llamazoo.FeedForward):
     """Every token goes to all experts, by a router's weights; a divided one holds a share of each expert's width, or of the experts."""
 
-    name = "experts"
+    name = "all_experts"
 
     class Options(llamazoo.ComponentOptions):
         by: str = "width"
@@ -185,8 +185,8 @@ CASES: dict[str, dict[str, Any]] = {
     "a head with a bias": {"head": {"bias": True}, "embedding": {"scale": "sqrt_dim"}},
     "fused qkv": {"attention": "fused"},
     "latent attention": {"attention": "shares_a_latent", "position": "none"},
-    "experts by width": {"feed_forward": "experts"},
-    "experts, each whole": {"feed_forward": {"type": "experts", "by": "expert"}},
+    "experts by width": {"feed_forward": "all_experts"},
+    "experts, each whole": {"feed_forward": {"type": "all_experts", "by": "expert"}},
     "a learned activation": {"feed_forward": {"type": "gated", "activation": "gained"}},
 }
 PARTS = (FusedAttention, LatentAttention, Experts, LearnedActivation)

@@ -69,7 +69,7 @@ class Third(llamazoo.FeedForward):
 class Router(llamazoo.Component):
     """A part of a kind that only this plugin knows."""
 
-    kind = "router"
+    kind = "gate"
     name = "simple"
 
 
@@ -247,12 +247,12 @@ def test_all_that_a_package_offers_is_checked_under_each_of_its_names() -> None:
         "activation times",
         "activation twice",
         "feed_forward third",
-        "router simple",
+        "gate simple",
         "zoo good-tiny",
         "rules good-plugin",
         "command greet",
     }
-    assert {o["status"] for name in ("feed_forward third", "router simple") for o in found.pop(name).values()} == {"ok", "not applicable"}
+    assert {o["status"] for name in ("feed_forward third", "gate simple") for o in found.pop(name).values()} == {"ok", "not applicable"}
     assert {o["status"] for of in found.values() for o in of.values()} == {"ok"}
     assert set(found["zoo good-tiny"]) == {"loads", "describes", "meta_build"}
     assert set(found["activation twice"]) == {"spec", *QUICK, "processes"}
@@ -291,8 +291,8 @@ def test_a_part_that_no_plain_spec_can_name_fails_and_its_other_checks_do_not_ap
 
 @pytest.mark.usefixtures("place", "quick")
 def test_a_part_of_a_kind_of_its_own_is_not_failed_for_that() -> None:
-    found = outcomes("good-plugin", "--kind", "router")["router simple"]
-    assert "does not know where a component of the kind 'router' stands" in found["spec"]["reason"]
+    found = outcomes("good-plugin", "--kind", "gate")["gate simple"]
+    assert "does not know where a component of the kind 'gate' stands" in found["spec"]["reason"]
     assert {o["status"] for o in found.values()} == {"not applicable"}
 
 

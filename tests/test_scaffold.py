@@ -292,6 +292,16 @@ def embedding() -> tuple[Tensor, Tensor]:
     return part(tokens), F.layer_norm(part.weight[[3, 0, 36]], (BASE["dim"],), part.norm.weight, part.norm.bias, 1e-5)[None]
 
 
+def router() -> tuple[Tensor, Tensor]:
+    part, x = part_of("router", temperature=0.5), drawn(1, 3, BASE["dim"])
+    logits = torch.stack([torch.stack([row @ w / (row.norm() * w.norm()) / 0.5 for w in part.weight]) for row in x[0]])
+    best = logits.argsort(-1, descending=True)[:, :2]
+    routing = part(x, step_of(1, 3))
+    assert torch.equal(routing.experts[0], best)
+    chances = logits.exp() / logits.exp().gather(1, best).sum(-1, keepdim=True)
+    return torch.cat((routing.logits[0], routing.weights[0]), -1), torch.cat((logits, chances.gather(1, best)), -1)
+
+
 def head() -> tuple[Tensor, Tensor]:
     part, x = part_of("head"), drawn(3, BASE["dim"])
     cosines = [[(row @ w / (row.norm() * w.norm())).item() for w in part.weight] for row in x]
@@ -299,7 +309,7 @@ def head() -> tuple[Tensor, Tensor]:
 
 
 EQUATIONS: dict[str, Callable[[], tuple[Tensor, Tensor]]] = {
-    made.__name__: made for made in (activation, attention, block, embedding, feed_forward, head, kernel, norm, position)
+    made.__name__: made for made in (activation, attention, block, embedding, feed_forward, head, kernel, norm, position, router)
 }
 
 

@@ -64,11 +64,17 @@ def _costs(spec: ArchitectureSpec, description: Description) -> list[tuple[str, 
     dtype = str(description.dtype).removeprefix("torch.")
     row = f"{readable(description.cache_bytes)} for a row of {spec.max_seq_len} tokens"
     return [
-        ("parameters", counted(description.parameters)),
+        ("parameters", counted(description.parameters) + _active(description)),
         ("weights", f"{readable(description.weight_bytes)} in {dtype}"),
         ("cache", f"{readable(description.cache_bytes_per_token)} per token, {row}"),
         ("operations", f"{counted(description.flops_per_token)} per token that sees {spec.max_seq_len // 2} others (FLOPs, forward)"),
     ]
+
+
+def _active(description: Description) -> str:
+    """How many of the parameters take part in one token, where that is not all."""
+    active = description.active_parameters
+    return "" if active == description.parameters else f", {counted(active)} of them for one token"
 
 
 def _data(spec: ArchitectureSpec, description: Description) -> dict[str, Any]:
@@ -76,6 +82,7 @@ def _data(spec: ArchitectureSpec, description: Description) -> dict[str, Any]:
         "source": spec.source,
         "dtype": str(description.dtype).removeprefix("torch."),
         "parameters": description.parameters,
+        "active_parameters": description.active_parameters,
         "embedding_parameters": description.embedding_parameters,
         "weight_bytes": description.weight_bytes,
         "cache_bytes_per_token": description.cache_bytes_per_token,

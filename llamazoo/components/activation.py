@@ -8,9 +8,9 @@ from torch import Tensor
 
 from llamazoo.contract.component import Site
 from llamazoo.contract.kinds import Activation
-from llamazoo.contract.options import ComponentOptions
+from llamazoo.contract.options import ComponentOptions, Positive
 
-__all__ = ["GELU", "Identity", "ReLU", "SiLU", "Sigmoid", "SquaredReLU"]
+__all__ = ["GELU", "Identity", "ReLU", "SiLU", "Sigmoid", "SquaredReLU", "Swish"]
 
 
 class SiLU(Activation):
@@ -20,6 +20,23 @@ class SiLU(Activation):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.silu(x)
+
+
+class Swish(Activation):
+    """x * sigmoid(beta x). Ramachandran et al. 2017, section 4; with 1.702, GELU as Hendrycks & Gimpel 2016 approximate it."""
+
+    name = "swish"
+
+    class Options(ComponentOptions):
+        beta: Positive = 1.0
+        """How steep the gate is: silu with 1, relu without bound."""
+
+    def __init__(self, options: Options, site: Site) -> None:
+        super().__init__(options, site)
+        self.beta = options.beta
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(self.beta * x)
 
 
 class GELU(Activation):

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from llamazoo.components import activation, block, embedding, feed_forward, head, norm
+from llamazoo.components import activation, block, embedding, experts, feed_forward, head, norm, router
 from llamazoo.components.attention import kernels, latent, multihead
 from llamazoo.components.position import absolute, bias, rope
 from llamazoo.contract.component import Component
@@ -19,8 +19,10 @@ __all__ = ["llamazoo_components", "llamazoo_formats", "llamazoo_tokenizers", "ll
 def llamazoo_components() -> Iterable[type[Component]]:
     return [
         *(norm.RMSNorm, norm.LayerNorm, norm.NoNorm),
-        *(activation.SiLU, activation.GELU, activation.ReLU, activation.SquaredReLU, activation.Sigmoid, activation.Identity),
-        *(feed_forward.GatedFeedForward, feed_forward.MLP),
+        *(activation.SiLU, activation.Swish, activation.GELU, activation.ReLU, activation.SquaredReLU, activation.Sigmoid),
+        activation.Identity,
+        *(feed_forward.GatedFeedForward, feed_forward.MLP, experts.Experts),
+        *(router.TopK, router.Grouped),
         *(rope.RoPE, absolute.Learned, absolute.Sinusoidal, absolute.NoPosition, bias.ALiBi, bias.T5),
         *(kernels.Eager, kernels.SDPA, kernels.Auto),
         *(multihead.Multihead, latent.Latent),

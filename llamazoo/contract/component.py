@@ -62,6 +62,8 @@ class Site:
     head_dim: int
     max_seq_len: int
     layer: int | None = None
+    n_experts: int | None = None  # of the mixture that a router stands in
+    top_k: int | None = None  # how many of them a token is to be sent to
     place: Any = None  # the layer's Place (see kinds.py): its shared position
 
     def build(self, part: Part, **changes: Any) -> Any:
@@ -150,6 +152,10 @@ class Component(nn.Module):
     def flops(self, context: int) -> int:
         """Floating-point operations for one token that sees `context` tokens, parts inside not counted; by default 2 per matrix element."""
         return sum(2 * p.numel() for module in self.owned_modules() for p in module.parameters(recurse=False) if p.ndim >= 2)
+
+    def idle_parameters(self) -> int:
+        """How many of its parameters the computation of one token leaves aside, parts inside not counted; by default none."""
+        return 0
 
     def owned_modules(self) -> Iterator[nn.Module]:
         """This module and those inside it that are not components of their own."""

@@ -1,6 +1,7 @@
 """The kinds of component, and what each computes.
 
-b batch, t tokens of this call, s keys to look at, d model width, h heads, k key/value heads, e head width, v vocabulary.
+b batch, t tokens of this call, s keys to look at, d model width, h heads, k key/value heads, e head width, v vocabulary;
+of a mixture of experts: n experts, c of them chosen by a token.
 """
 
 import copy
@@ -17,8 +18,9 @@ from llamazoo.contract.options import ComponentOptions
 from llamazoo.contract.split import Share, own_heads, whole
 from llamazoo.contract.state import State
 from llamazoo.contract.step import Step
+from llamazoo.errors import LlamazooError
 
-__all__ = ["Activation", "Attention", "Block", "Embedding", "FeedForward", "Head", "Norm", "Place", "Position", "RotaryRows"]
+__all__ = ["Activation", "Attention", "Block", "Embedding", "FeedForward", "Head", "Norm", "Place", "Position", "RotaryRows", "Router", "Routing"]
 
 
 class Norm(Component):
@@ -45,6 +47,38 @@ class FeedForward(Component):
     kind = "feed_forward"
 
     def forward(self, x: Tensor, step: Step) -> Tensor:  # [b t d] -> [b t d]
+        raise NotImplementedError
+
+
+class Routing(NamedTuple):
+    """Which experts each token is sent to, and what that was decided by."""
+
+    experts: Tensor  # [b t c] int64; a token's experts differ from each other
+    weights: Tensor  # [b t c] what their outputs are multiplied by, at least float32
+    logits: Tensor | None = None  # [b t n] before any softmax or sigmoid, at least float32; None if the choice is not learned
+    scores: Tensor | None = None  # [b t n] how much a token likes each expert, not negative; None: the softmax of the logits
+
+
+class Router(Component):
+    """Sends each token to some of `site.n_experts` experts, by what it sees of that token alone.
+
+    How experts compute, what they lose for being used unevenly, and who counts is not the router's affair. [b t d] rather than
+    a list of tokens, so that a router may look at the step: at padding, or at where a token stands.
+    """
+
+    kind = "router"
+    learned: ClassVar[bool] = True  # whether it gives logits, without which there is no auxiliary loss
+    correction: nn.Parameter | None  # [n] added to the scores for the choice alone: see llamazoo.correct_load
+
+    def __init__(self, options: ComponentOptions, site: Site) -> None:
+        super().__init__(options, site)
+        if site.n_experts is None or site.top_k is None:
+            raise LlamazooError(f"{type(self).__name__} stands where there are no experts: build it with n_experts= and top_k=")
+        self.register_parameter("correction", None)
+        self.n_experts: int = site.n_experts
+        self.top_k: int = site.top_k  # a router that chooses another number of experts says so here
+
+    def forward(self, x: Tensor, step: Step) -> Routing:  # [b t d]
         raise NotImplementedError
 
 

@@ -25,15 +25,25 @@ class Losses:
     """
 
     def __init__(self) -> None:
-        self._values: dict[str, Tensor] = {}
+        self._values: dict[tuple[str, int], Tensor] = {}
 
-    def add(self, name: str, value: Tensor) -> None:
-        """Note a scalar under a name that is unique in the model (the layer's number belongs in it)."""
-        self._values[name] = value
+    def add(self, name: str, value: Tensor, owner: object = None) -> None:
+        """Note a scalar under a name that is unique in the model (the layer's number belongs in it), or unique for its owner."""
+        self._values[name, id(owner)] = value
 
     def take(self) -> dict[str, Tensor]:
-        """All values noted since the last call, leaving none; call it before backward."""
-        values, self._values = self._values, {}
+        """All values noted since the last call, leaving none; call it before backward.
+
+        Of equal names by several owners (two mixtures of experts in one layer), all but the first are numbered.
+        """
+        values: dict[str, Tensor] = {}
+        for (name, _), value in self._values.items():
+            count, told = 1, name
+            while told in values:
+                count += 1
+                told = f"{name} ({count})"
+            values[told] = value
+        self._values = {}
         return values
 
 

@@ -15,7 +15,11 @@ __all__ = ["KINDS", "new_package"]
 TEMPLATES = Path(__file__).parent / "templates"
 KINDS = {path.name.removesuffix(".py.txt"): path for path in sorted((TEMPLATES / "kinds").glob("*.py.txt"))}
 # Where in a spec a part of a kind stands, if not in a field of its own.
-INSIDE = {"activation": "feed_forward: {type: mlp, activation: my_part}", "kernel": "attention: {type: multihead, kernel: my_part}"}
+INSIDE = {
+    "activation": "feed_forward: {type: mlp, activation: my_part}",
+    "kernel": "attention: {type: multihead, kernel: my_part}",
+    "router": "feed_forward: {type: experts, router: my_part}",
+}
 
 
 def new_package(name: str, kind: str, into: Path) -> Path:

@@ -27,6 +27,7 @@ __all__ = [
     "NormPart",
     "OfKind",
     "PositionPart",
+    "RouterPart",
     "dump_part",
     "part",
     "read_part",
@@ -95,6 +96,7 @@ FeedForwardPart = Annotated[Part, OfKind("feed_forward")]
 PositionPart = Annotated[Part, OfKind("position")]
 AttentionPart = Annotated[Part, OfKind("attention", default="multihead")]
 KernelPart = Annotated[Part, OfKind("kernel")]
+RouterPart = Annotated[Part, OfKind("router", default="topk")]
 BlockPart = Annotated[Part, OfKind("block", default="prenorm")]
 EmbeddingPart = Annotated[Part, OfKind("embedding", default="table")]
 HeadPart = Annotated[Part, OfKind("head", default="linear")]

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
+from llamazoo.contract.kinds import Router, Routing
 from llamazoo.decoder import Decoder
 from llamazoo.testing.check import Finding, check
 from llamazoo.testing.tiny import Subject
@@ -71,6 +72,15 @@ def _promised(of: Subject, call: Call, result: Any) -> Iterator[tuple[str, Any, 
         yield "features", result, [*shape, of.spec.dim]
     elif of.component.kind == "head":
         yield "logits", result, [*shape[:-1], of.spec.vocab_size]
+    elif of.component.kind == "router":
+        routing = result if isinstance(result, Routing) else Routing(None, None)  # type: ignore[arg-type]
+        router = next(iter(of.instances(of.model()).values()))
+        assert isinstance(router, Router)
+        for name in ("experts", "weights"):
+            yield f"the {name} of the routing", getattr(routing, name), [*shape[:-1], router.top_k]
+        for name in ("logits", "scores"):
+            if getattr(routing, name) is not None or (name == "logits" and router.learned):
+                yield f"the {name} of the routing", getattr(routing, name), [*shape[:-1], router.n_experts]
     else:
         yield "what it returns", result, shape
 

@@ -125,6 +125,8 @@ def _place(component: type[Component], part: dict[str, Any]) -> dict[str, Any]:
         return {"feed_forward": {"type": "mlp", "activation": part}}
     if kind == "kernel":
         return {"attention": {"type": "multihead", "kernel": part}}
+    if kind == "router":
+        return {"feed_forward": {"type": "experts", "router": part}}
     if issubclass(component, Attention) and "rotate" not in component.honours:
         return {"attention": part, "position": "alibi" if "bias" in component.honours else "none"}
     if kind in ("norm", "feed_forward", "position", "attention", "block", "embedding", "head"):
