@@ -12,14 +12,29 @@ if TYPE_CHECKING:
     from llamazoo.contract.draw import Draw, Init
     from llamazoo.contract.grouped import grouped_ends, grouped_linear
     from llamazoo.contract.kernel import Kernel, Visible
-    from llamazoo.contract.kinds import Activation, Attention, Block, Embedding, FeedForward, Head, Norm, Place, Position, RotaryRows, Router, Routing
+    from llamazoo.contract.kinds import (
+        Activation,
+        Attention,
+        Block,
+        Embedding,
+        FeedForward,
+        Head,
+        Norm,
+        Place,
+        Position,
+        RotaryRows,
+        Router,
+        Routing,
+    )
     from llamazoo.contract.options import ComponentOptions, Fraction, NonNegative, Positive, Size
     from llamazoo.contract.split import Column, Row, Share
     from llamazoo.contract.state import KeyValueState, State, TokenState
     from llamazoo.contract.step import Losses, Step
+    from llamazoo.contract.wiring import Residual, Wiring
     from llamazoo.cost import Description, describe
     from llamazoo.decoder import Decoder
     from llamazoo.decoder_state import DecoderState
+    from llamazoo.diagram.depict import depict
     from llamazoo.errors import (
         CannotRewind,
         ConformanceError,
@@ -132,6 +147,7 @@ __all__ = [
     "Positive",
     "Registry",
     "Rename",
+    "Residual",
     "ResourceLimitError",
     "RotaryRows",
     "Router",
@@ -158,11 +174,13 @@ __all__ = [
     "UnsupportedError",
     "Visible",
     "WeightsError",
+    "Wiring",
     "as_wide_as_float32",
     "at_least_float32",
     "build_model",
     "correct_load",
     "default_registry",
+    "depict",
     "describe",
     "differences",
     "divide",
@@ -218,9 +236,11 @@ _HOMES = {
     "llamazoo.contract.split": ("Column", "Row", "Share"),
     "llamazoo.contract.state": ("KeyValueState", "State", "TokenState"),
     "llamazoo.contract.step": ("Losses", "Step"),
+    "llamazoo.contract.wiring": ("Residual", "Wiring"),
     "llamazoo.decoder": ("Decoder",),
     "llamazoo.decoder_state": ("DecoderState",),
     "llamazoo.cost": ("Description", "describe"),
+    "llamazoo.diagram.depict": ("depict",),
     "llamazoo.errors": (
         "CannotRewind",
         "ConformanceError",

@@ -138,3 +138,8 @@ def test_every_link_of_a_page_leads_somewhere(page: str) -> None:
         if anchor:
             headings = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
             assert anchor[1:] in {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
+def test_the_drawing_of_the_page_is_current() -> None:
+    current = (DOCS / "llama-7b.svg").read_text(encoding="utf-8") == llamazoo.depict(llamazoo.load_spec("llama-7b"), "llama-7b")
+    assert current, "docs/llama-7b.svg is not what the code draws; run: llamazoo show llama-7b --diagram docs/llama-7b.svg"

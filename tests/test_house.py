@@ -31,7 +31,9 @@ BUILT_IN = sorted(
 )
 
 # For each room: the rooms that it may import from, besides itself. The first that fits counts.
-BELOW_CLI = "build contract cost decoder decoder_state device discovery errors generation hooks parallel registry shelf spec weights"
+BELOW_CLI = (
+    "build contract cost decoder decoder_state device diagram discovery errors generation hooks parallel registry shelf spec weights"
+)
 ROOMS = {
     "errors": "",
     "contract": "errors",
@@ -47,6 +49,7 @@ ROOMS = {
     "decoder": "rows decoder_state device spec contract errors",
     "device": "shelf errors",
     "cost": "device decoder spec contract errors",
+    "diagram": "decoder spec contract errors",
     "weights": "decoder spec registry shelf discovery contract errors",
     "parallel": "decoder contract errors",
     "build": "cost decoder device parallel spec registry weights contract errors",

@@ -1,5 +1,6 @@
 """llamazoo show"""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -10,6 +11,8 @@ from llamazoo.cli.printed import console, counted, print_json, table
 from llamazoo.cli.target import spec_of
 from llamazoo.cli.visible import visible
 from llamazoo.cost import Description, describe, readable
+from llamazoo.diagram.depict import depict
+from llamazoo.errors import InputError
 from llamazoo.spec.architecture import ArchitectureSpec
 
 __all__ = ["run"]
@@ -21,9 +24,16 @@ def run(
     dtype: DtypeOption = None,
     parts: PartsFiles = None,
     json: AsJson = False,
+    diagram: Annotated[
+        str | None, typer.Option("--diagram", metavar="FILE.svg", help="Draw the architecture into this file too; - for stdout, alone.")
+    ] = None,
 ) -> None:
     """Show what a model is made of and what it costs, without building it."""
     found = spec_of(spec, overrides(settings), registry_with(parts))
+    if diagram is not None:
+        _draw(found, diagram, Path(spec).stem if Path(spec).suffix in (".yaml", ".yml", ".json") else Path(spec).name or spec)
+        if diagram == "-":
+            return
     description = describe(found, torch_dtype(dtype))
     if json:
         print_json(_data(found, description))
@@ -35,6 +45,17 @@ def run(
     out.print()
     for what, told in _costs(found, description):
         out.print(f"{what:<12} {told}")
+
+
+def _draw(spec: ArchitectureSpec, target: str, title: str) -> None:
+    """The diagram into a file, or to stdout. Only a file that is called .svg is written over: a slip must not cost a spec."""
+    if target != "-" and Path(target).suffix.lower() != ".svg":
+        raise InputError(f"--diagram takes the name of a file that ends with .svg, or - for stdout; found {target!r}")
+    drawn = depict(spec, title)
+    if target == "-":
+        typer.echo(drawn, nl=False)
+    else:
+        Path(target).write_text(drawn, encoding="utf-8")
 
 
 def _widths(spec: ArchitectureSpec) -> str:

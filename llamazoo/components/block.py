@@ -10,6 +10,7 @@ from llamazoo.contract.kinds import Attention, Block, FeedForward, Norm
 from llamazoo.contract.options import ComponentOptions
 from llamazoo.contract.state import State
 from llamazoo.contract.step import Step
+from llamazoo.contract.wiring import Residual, Wiring
 
 __all__ = ["Parallel", "PostNorm", "PreNorm", "Sandwich"]
 
@@ -30,6 +31,9 @@ class PreNorm(Block):
         x = x + self.attention(self.attention_norm(x), step, state)
         return x + self.feed_forward(self.feed_forward_norm(x), step)
 
+    def wiring(self) -> Wiring:
+        return Residual(("attention_norm", "attention")), Residual(("feed_forward_norm", "feed_forward"))
+
 
 class PostNorm(Block):
     """norm(x + attention(x)), then norm(x + feed_forward(x)). Vaswani et al. 2017, section 3.1."""
@@ -46,6 +50,9 @@ class PostNorm(Block):
     def forward(self, x: Tensor, step: Step, state: State | None) -> Tensor:
         x = self.attention_norm(x + self.attention(x, step, state))
         return self.feed_forward_norm(x + self.feed_forward(x, step))
+
+    def wiring(self) -> Wiring:
+        return Residual(("attention",)), "attention_norm", Residual(("feed_forward",)), "feed_forward_norm"
 
 
 class Sandwich(Block):
@@ -65,6 +72,12 @@ class Sandwich(Block):
     def forward(self, x: Tensor, step: Step, state: State | None) -> Tensor:
         x = x + self.attention_post_norm(self.attention(self.attention_norm(x), step, state))
         return x + self.feed_forward_post_norm(self.feed_forward(self.feed_forward_norm(x), step))
+
+    def wiring(self) -> Wiring:
+        return (
+            Residual(("attention_norm", "attention", "attention_post_norm")),
+            Residual(("feed_forward_norm", "feed_forward", "feed_forward_post_norm")),
+        )
 
 
 class Parallel(Block):
@@ -87,3 +100,8 @@ class Parallel(Block):
         seen = self.attention_norm(x)
         other = seen if self.feed_forward_norm is None else self.feed_forward_norm(x)
         return x + self.attention(seen, step, state) + self.feed_forward(other, step)
+
+    def wiring(self) -> Wiring:
+        if self.feed_forward_norm is None:
+            return (Residual(("attention",), ("feed_forward",), shared=("attention_norm",)),)
+        return (Residual(("attention_norm", "attention"), ("feed_forward_norm", "feed_forward")),)

@@ -69,6 +69,9 @@ class GatedFeedForward(FeedForward):
     def forward(self, x: Tensor, step: Step) -> Tensor:  # [b t d] -> [b t d]
         return self.down(self.inside(self.activation, self.gate(x)) * self.up(x))
 
+    def facts(self) -> list[str]:
+        return [f"{self.up.in_features} → {self.up.out_features} → {self.down.out_features}", *self.unusual("hidden_dim")]
+
     def splits(self) -> dict[str, Split]:
         return {"gate": Column(), "up": Column(), "down": Row()}
 
@@ -106,6 +109,9 @@ class MLP(FeedForward):
 
     def forward(self, x: Tensor, step: Step) -> Tensor:  # [b t d] -> [b t d]
         return self.down(self.inside(self.activation, self.up(x)))
+
+    def facts(self) -> list[str]:
+        return [f"{self.up.in_features} → {self.up.out_features} → {self.down.out_features}", *self.unusual("hidden_dim")]
 
     def splits(self) -> dict[str, Split]:
         return {"up": Column(), "down": Row()}

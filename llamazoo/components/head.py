@@ -52,5 +52,8 @@ class LinearHead(Head):
             logits = self.softcap * torch.tanh(logits / self.softcap)
         return self.gather(logits, -1, self.vocab_size)
 
+    def facts(self) -> list[str]:
+        return [*(["the embedding's table"] if self.tied else []), *self.unusual("tied")]
+
     def splits(self) -> dict[str, Split]:
         return {"weight": Column(), "bias": Column()} if self.bias is not None else {"weight": Column()}

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from llamazoo.contract import split
 from llamazoo.contract.draw import Draw
+from llamazoo.contract.facts import phrases
 from llamazoo.contract.options import ComponentOptions
 from llamazoo.contract.split import Share, Split
 from llamazoo.errors import Problem, SpecError
@@ -156,6 +157,17 @@ class Component(nn.Module):
     def idle_parameters(self) -> int:
         """How many of its parameters the computation of one token leaves aside, parts inside not counted; by default none."""
         return 0
+
+    def facts(self) -> list[str]:
+        """What a drawing says of this part below its name, in short phrases; by default, what is not as usual in its options."""
+        return self.unusual()
+
+    def unusual(self, *without: str) -> list[str]:
+        """The options that are not as usual, and the parts within, as phrases; but not kernels, which all compute the same."""
+        parts = dict(nested_parts(self.options))
+        kernels = (field for field, inner in parts.items() if inner.kind == "kernel")
+        single = {field: inner.type for field, inner in parts.items() if isinstance(getattr(self.options, field), Part)}
+        return list(phrases(self.options, single, (*without, *kernels)))
 
     def owned_modules(self) -> Iterator[nn.Module]:
         """This module and those inside it that are not components of their own."""

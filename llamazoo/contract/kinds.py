@@ -18,9 +18,23 @@ from llamazoo.contract.options import ComponentOptions
 from llamazoo.contract.split import Share, own_heads, whole
 from llamazoo.contract.state import State
 from llamazoo.contract.step import Step
+from llamazoo.contract.wiring import Wiring
 from llamazoo.errors import LlamazooError
 
-__all__ = ["Activation", "Attention", "Block", "Embedding", "FeedForward", "Head", "Norm", "Place", "Position", "RotaryRows", "Router", "Routing"]
+__all__ = [
+    "Activation",
+    "Attention",
+    "Block",
+    "Embedding",
+    "FeedForward",
+    "Head",
+    "Norm",
+    "Place",
+    "Position",
+    "RotaryRows",
+    "Router",
+    "Routing",
+]
 
 
 class Norm(Component):
@@ -191,6 +205,10 @@ class Block(Component):
 
     def new_state(self, batch: int, capacity: int, *, chunk: int, device: torch.device, dtype: torch.dtype) -> State | None:
         return self.attention.new_state(batch, capacity, chunk=chunk, device=device, dtype=dtype)
+
+    def wiring(self) -> Wiring | None:
+        """What `forward` does with the stream, as data, for drawings; None if it is told by the code alone."""
+        return None
 
 
 class Embedding(Component):

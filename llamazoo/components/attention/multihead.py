@@ -103,6 +103,11 @@ class Multihead(Attention):
         seen = context if self.window is None else min(context, self.window)
         return super().flops(context) + 4 * self.q.weight.shape[0] * seen  # q k^T, and the weights times v
 
+    def facts(self) -> list[str]:
+        heads, kv = (layer.weight.shape[0] // self.head_dim for layer in (self.q, self.k))
+        grouped = [] if kv == heads else [f"{kv} key/value head{'s' if kv > 1 else ''}"]
+        return [f"{heads} head{'s' if heads > 1 else ''} of width {self.head_dim}", *grouped, *self.unusual("n_kv_heads")]
+
     def splits(self) -> dict[str, Split]:
         e = self.head_dim
         kv = Column(e if self.k.weight.shape[0] > e else None)  # a single key/value head serves all: every process keeps it whole

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from llamazoo.contract.component import Site, at_least_float32, refuse
+from llamazoo.contract.facts import number
 from llamazoo.contract.kinds import Position
 from llamazoo.contract.options import ComponentOptions, Fraction, Positive
 
@@ -66,6 +67,9 @@ class RoPE(Position):
 
     def rotate(self, q: Tensor, k: Tensor, at: Turn) -> tuple[Tensor, Tensor]:
         return self.turn(q, at), self.turn(k, at)
+
+    def facts(self) -> list[str]:
+        return [f"theta {number(self.theta)}", *self.unusual("theta", "layout")]
 
     def turn(self, x: Tensor, at: Turn) -> Tensor:  # [b h t e] -> [b h t e]
         if not self.turns_all:
