@@ -51,7 +51,9 @@ class Rows:
                 tokens = tokens.gather(1, index)
                 segments = None if segments is None else segments.gather(1, index)
         capacity, what = (max_seq_len, "the model's context, max_seq_len") if state is None else (state.capacity, "the state's capacity")
-        rows = cls(tokens, starts, counts, capacity, segments, None, place)
+        # Without a state no row can come to hold more than it does now.
+        horizon = max(counts) if state is None else capacity
+        rows = cls(tokens, starts, counts, horizon, segments, None, place)
         if max(rows.ends) > capacity:
             row = rows.ends.index(max(rows.ends))
             raise ContextLengthError(f"row {row} would hold {starts[row]} + {counts[row]} tokens, more than {what} ({capacity})")

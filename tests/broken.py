@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import llamazoo
 from llamazoo import ComponentOptions, KeyValueState, Site, Step, Visible
 
-__all__ = ["BROKEN", "Fading", "Mix", "Nearest", "Plain", "Scale"]
+__all__ = ["BROKEN", "Fading", "Mix", "Nearest", "Plain", "Scale", "Waves"]
 
 BROKEN: list[tuple[type[llamazoo.Component], str]] = []  # each with the name of the check that must catch it
 
@@ -768,6 +768,47 @@ class CountsInBfloat16(llamazoo.Position):
 
     def embed(self, x: Tensor, at: Tensor) -> Tensor:
         return x + at
+
+
+class Waves(llamazoo.Position):
+    """Sines that are the longer, the more tokens a row may come to hold; right, since that is the same in every call on a state."""
+
+    name = "waves"
+
+    def __init__(self, options: ComponentOptions, site: Site) -> None:
+        super().__init__(options, site)
+        self.dim = site.dim
+
+    def prepare(self, positions: Tensor, *, horizon: int, dtype: torch.dtype) -> Tensor:
+        return self.waves(positions, positions.new_full((), horizon), dtype)
+
+    def waves(self, positions: Tensor, length: Tensor, dtype: torch.dtype) -> Tensor:
+        wide = torch.promote_types(dtype, torch.float32)
+        frequency = 0.8 ** torch.arange(self.dim, device=positions.device).to(wide) / length
+        return (positions[..., None].to(wide) * frequency).sin().to(dtype)
+
+    def embed(self, x: Tensor, at: Tensor) -> Tensor:
+        return x + at
+
+
+@caught_by("cached")
+class WavesOfTheCall(Waves):
+    """Sines that are the longer, the further the call itself reaches: the next call finds those of the last one too short."""
+
+    name = "waves_of_the_call"
+
+    def prepare(self, positions: Tensor, *, horizon: int, dtype: torch.dtype) -> Tensor:
+        return self.waves(positions, positions.max() + 1, dtype)
+
+
+@caught_by("cached")
+class WavesOfTheWidth(Waves):
+    """Sines that are the longer, the more tokens the call brings, however many there are already."""
+
+    name = "waves_of_the_width"
+
+    def prepare(self, positions: Tensor, *, horizon: int, dtype: torch.dtype) -> Tensor:
+        return self.waves(positions, positions.new_full((), positions.shape[1]), dtype)
 
 
 @caught_by("dtypes")

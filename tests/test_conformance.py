@@ -21,6 +21,7 @@ from broken import (
     Reseeds,
     Scale,
     SetsTheDefault,
+    Waves,
 )
 from pydantic import Field
 
@@ -29,6 +30,7 @@ from llamazoo.testing import CHECKS, applicable, check_component, failures, subj
 
 REGISTRY = llamazoo.default_registry()
 BUILT_IN = sorted({o.component for o in REGISTRY.offers() if o.distribution == "llamazoo"}, key=lambda c: (c.kind, c.name))
+LONG = {"type": "longrope", "short_factor": [1.0, 1.1, 1.5, 2.0], "long_factor": [1.0, 2.0, 5.0, 9.0], "original": 12}
 FURTHER_OPTIONS = {
     ("norm", "layernorm"): [{"bias": False}],
     ("activation", "gelu"): [{"approximate": "tanh"}],
@@ -44,7 +46,18 @@ FURTHER_OPTIONS = {
         {"scoring": "softmax", "n_groups": 2, "group_score": "max", "correction": False, "normalize": False},
     ],
     ("feed_forward", "mlp"): [{"activation": "relu2", "bias": True}],
-    ("position", "rope"): [{"layout": "interleaved"}, {"fraction": 0.5}, {"fraction": 0.25, "layout": "interleaved"}],
+    ("position", "rope"): [
+        {"layout": "interleaved"},
+        {"fraction": 0.5},
+        {"fraction": 0.25, "layout": "interleaved"},
+        {"scaling": {"type": "linear", "factor": 4.0}},
+        {"scaling": {"type": "dynamic", "factor": 2.0, "original": 10}},
+        {"scaling": {"type": "dynamic", "factor": 3.0, "original": 7}, "fraction": 0.5, "layout": "interleaved"},
+        {"scaling": {"type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original": 16}},
+        {"scaling": {"type": "yarn", "factor": 4.0, "original": 16}, "layout": "interleaved"},
+        {"scaling": LONG},
+        {"scaling": {**LONG, "original": 30, "attention_factor": 1.5}, "layout": "interleaved"},
+    ],
     ("position", "t5"): [{"buckets": 8, "max_distance": 12}],
     ("block", "parallel"): [{"shared_norm": True}],
     ("embedding", "table"): [{"scale": "sqrt_dim"}, {"scale": 0.5}],
@@ -140,7 +153,7 @@ def test_layers_may_differ_in_position_window_and_parts() -> None:
     assert found == [], told(found)
 
 
-@pytest.mark.parametrize("component", [Plain, Fading, Mix, Nearest, Scale], ids=lambda c: c.name)
+@pytest.mark.parametrize("component", [Plain, Fading, Mix, Nearest, Scale, Waves], ids=lambda c: c.name)
 def test_a_strangers_component_keeps_the_contract_too(component: type[llamazoo.Component]) -> None:
     check_component(component)
 

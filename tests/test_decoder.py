@@ -510,7 +510,7 @@ def test_the_core_compiles_once_for_all_lengths_and_gives_what_it_gives_uncompil
     with torch.no_grad():
         for length in (9, 12, 17):
             tokens = text(2, length)
-            first, again = (Step.even(2, length, start=0, horizon=64, device=tokens.device) for _ in range(2))
+            first, again = (Step.even(2, length, start=0, horizon=length, device=tokens.device) for _ in range(2))
             close(core(tokens, first, [None]), model.core(tokens, again, [None]))
     assert counter.frame_count == 1
 
@@ -755,7 +755,7 @@ class Horizon(llamazoo.Position):
 
 
 @torch.no_grad()
-def test_the_horizon_is_the_same_in_every_call_on_a_state() -> None:
+def test_the_horizon_is_the_capacity_in_every_call_on_a_state_and_the_longest_row_of_a_call_without() -> None:
     registry = llamazoo.default_registry().extended(Horizon)
     model = llamazoo.build_model(spec(position="horizon"), registry=registry)
     Horizon.seen.clear()
@@ -763,7 +763,8 @@ def test_the_horizon_is_the_same_in_every_call_on_a_state() -> None:
     for length in (5, 1, 7):
         model(text(1, length), state=state)
     model(text(1, 3))
-    assert Horizon.seen == [40, 40, 40, BASE["max_seq_len"]]
+    model(text(2, 5), valid=torch.tensor([[True, True, False, False, False], [False, True, True, True, True]]))
+    assert Horizon.seen == [40, 40, 40, 3, 4]
 
 
 def test_a_tied_head_stays_tied_when_a_state_dict_is_assigned() -> None:

@@ -1,7 +1,7 @@
 """llamazoo reference"""
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pluggy
@@ -73,14 +73,26 @@ def _aliases(offers: list[Offer[type[Component]]]) -> Iterator[str]:
 
 
 def _options(component: type[Component]) -> Iterator[str]:
-    """The table of a component's options."""
-    properties, usual = options_schema(component).get("properties", {}), defaults(component)
+    """The table of a component's options, and those of the maps that an option may be, by their types."""
+    schema = options_schema(component)
+    properties = schema.get("properties", {})
     if properties:
-        rows = [
-            f"| `{name}` | {kind_of_value(told)} | {_default(value)} | {told['description'].replace('|', chr(92) + '|')} |"
-            for (name, told), value in zip(properties.items(), usual.values(), strict=True)
-        ]
-        yield "\n".join(["| option | takes | default | |", "|---|---|---|---|", *rows]) + "\n"
+        yield _table(properties, defaults(component))
+    for option, told in properties.items():
+        for arm in (told, *told.get("anyOf", [])):
+            for name, place in arm.get("discriminator", {}).get("mapping", {}).items():
+                inner = schema["$defs"][place.rpartition("/")[2]]
+                fields = {field: value for field, value in inner["properties"].items() if field != "type"}
+                usual = {field: value.get("default", PydanticUndefined) for field, value in fields.items()}
+                yield f"`{option}: {{type: {name}}}`: {inner['description']}\n\n{_table(fields, usual)}"
+
+
+def _table(properties: Mapping[str, Any], usual: Mapping[str, Any]) -> str:
+    rows = [
+        f"| `{name}` | {kind_of_value(told)} | {_default(usual[name])} | {told['description'].replace('|', chr(92) + '|')} |"
+        for name, told in properties.items()
+    ]
+    return "\n".join(["| option | takes | default | |", "|---|---|---|---|", *rows]) + "\n"
 
 
 def _default(value: Any) -> str:

@@ -48,6 +48,8 @@ def kind_of_value(schema: dict[str, Any]) -> str:
         return f"{schema[PART_MARK]['kind']} part"
     if "anyOf" in schema:
         return ", or ".join(kind_of_value(arm) for arm in schema["anyOf"])
+    if "discriminator" in schema:
+        return "map with the type " + " or ".join(f"`{name}`" for name in schema["discriminator"]["mapping"])
     if "enum" in schema or "const" in schema:
         return " or ".join(f"`{flow(value)}`" for value in schema.get("enum", [schema.get("const")]))
     if schema.get("type") == "array":

@@ -112,8 +112,9 @@ class Position(Component):
     def prepare(self, positions: Tensor, *, horizon: int, dtype: torch.dtype) -> Any:
         """What depends on the positions [b t] alone, computed once for all layers.
 
-        `horizon` is how many tokens a row may come to hold: the state's capacity, or without one the model's context. It is the
-        same in every call on one state, so what follows from it is too. `dtype` is that of the activations.
+        `horizon` is how many tokens a row may come to hold: the state's capacity, or without one what the longest row of the
+        call holds, since it cannot come to hold more. It is the same in every call on one state, so what follows from it is
+        too; what follows from the call's own length is not. `dtype` is that of the activations.
         """
         return None
 

@@ -58,7 +58,7 @@ class Step:
     positions: Tensor  # [b t] the token's place in its document: what position encodings encode
     order: Tensor  # [b t] the token's place in its row: cache slots, masks, windows, distances; FAR at padding
     extent: int  # how many tokens the longest row holds once this call is done
-    horizon: int  # how many tokens a row may come to hold: the state's capacity, or without one the model's context
+    horizon: int  # how many tokens a row may come to hold: the state's capacity, or without one what the longest row of the call holds
     start: int | None = None  # where every row starts, if all are alike and without padding; None where only tensors know
     ends: Tensor | None = None  # [b] how many tokens each row holds once this call is done; None where `start` says it
     valid: Tensor | None = None  # [b t] False at padding, which never alters a state

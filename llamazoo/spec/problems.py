@@ -15,7 +15,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> SpecError:
     problems: list[Problem] = []
     sorts: set[type[SpecError]] = set()
     for item in error.errors(include_url=False):
-        path = _fields(item["loc"])
+        path = _fields(item["loc"], model)
         cause = item.get("ctx", {}).get("error")
         sorts.add(next((sort for sort in (UnknownComponentError, DuplicateComponentError) if isinstance(cause, sort)), SpecError))
         if isinstance(cause, SpecError):
@@ -24,7 +24,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> SpecError:
             known = sorted(model.model_fields)
             hint = nearest(str(path[-1]), known) if len(path) == 1 else ""
             allowed = f"known here: {', '.join(known) or 'no options'}" if len(path) == 1 else ""
-            problems.append(Problem(path, f"no such field; {hint}{allowed}"))
+            problems.append(Problem(path, f"no such field; {hint}{allowed}" if allowed else "no such field"))
         elif item["type"] == "missing":
             problems.append(Problem(path, "is required"))
         else:
@@ -41,8 +41,10 @@ def explain(error: ValidationError, model: type[BaseModel]) -> SpecError:
 TAG = re.compile(r"int|float|str|bool|list|dict|.*[-\[(].*")
 
 
-def _fields(path: tuple[str | int, ...]) -> tuple[str | int, ...]:
-    return path[:1] + tuple(p for p in path[1:] if isinstance(p, int) or not TAG.fullmatch(p))
+def _fields(path: tuple[str | int, ...], model: type[BaseModel]) -> tuple[str | int, ...]:
+    field = model.model_fields.get(str(path[0])) if path else None
+    tagged = field is not None and field.discriminator is not None  # then the second word is the member's own name
+    return path[:1] + tuple(p for p in path[2 if tagged else 1 :] if isinstance(p, int) or not TAG.fullmatch(p))
 
 
 def shown(value: object) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 
 from llamazoo.testing.check import Finding, check, compare
-from llamazoo.testing.tiny import Subject
+from llamazoo.testing.tiny import Subject, at_once
 
 __all__ = ["compiled"]
 
@@ -29,7 +29,7 @@ def _compiled(of: Subject, forward: str, step: str) -> Iterator[Finding]:
             done = f"compiled the layers ({forward}), and called them with {length} tokens"
             yield from compare(done, model(of.tokens(2, length)), plain(of.tokens(2, length)), "what they give uncompiled")
         tokens = of.tokens(2, 9)
-        expected, state = plain(tokens), plain.new_state(2, 20, chunk=8)
+        expected, state = at_once(plain, tokens, 20), plain.new_state(2, 20, chunk=8)
         plain(tokens[:, :6], state=state)
         model.core = torch.compile(plain.core, backend=step, fullgraph=True)  # type: ignore[method-assign]
         for i in range(6, 9):

@@ -8,7 +8,7 @@ from torch import Tensor
 from llamazoo.decoder_state import DecoderState
 from llamazoo.errors import CannotRewind
 from llamazoo.testing.check import Finding, check, compare
-from llamazoo.testing.tiny import TOKENS, Subject, padded
+from llamazoo.testing.tiny import TOKENS, Subject, at_once, padded
 
 __all__ = ["rewind", "state_rows"]
 
@@ -18,10 +18,11 @@ def state_rows(of: Subject) -> Iterator[Finding]:
     """Rows of a state can be selected, cleared, put and copied, and nothing else follows."""
     model, tokens = of.model(), of.tokens(3)
     first, rest = tokens[:, :10], tokens[:, 10:]
-    whole = model(tokens)[:, 10:]
+    capacity = TOKENS + 1
+    whole = at_once(model, tokens, capacity)[:, 10:]
 
     def filled(rows: Tensor) -> DecoderState:
-        state = model.new_state(len(rows), TOKENS + 1, chunk=4)
+        state = model.new_state(len(rows), capacity, chunk=4)
         model(rows, state=state)
         return state
 
@@ -43,7 +44,7 @@ def state_rows(of: Subject) -> Iterator[Finding]:
         yield from compare(done, model(rest[rows], state=state), whole[rows], "those rows' continuation", cause=cause)
     state = filled(first)
     state.clear([1])
-    fresh, logits = model(tokens[:1, 10:]), model(rest[[0, 0, 2]], state=state)
+    fresh, logits = at_once(model, tokens[:1, 10:], capacity), model(rest[[0, 0, 2]], state=state)
     cause = "clear() leaves a tensor of the state as it was, or clears other rows too"
     yield from compare("cleared row 1", logits[1:2], fresh, "what a new row gives", cause=cause)
     yield from compare("cleared row 1", logits[[0, 2]], whole[[0, 2]], "rows 0 and 2 as they were", cause=cause)
@@ -57,9 +58,10 @@ def state_rows(of: Subject) -> Iterator[Finding]:
 def rewind(of: Subject) -> Iterator[Finding]:
     """A row can always go back to nothing; further back than it remembers is refused, with nothing changed."""
     model, tokens = of.model(), of.tokens(3)
-    whole, fresh = model(tokens), model(tokens[:, 10:])
+    capacity = TOKENS + 8
+    whole, fresh = at_once(model, tokens, capacity), at_once(model, tokens[:, 10:], capacity)
     for lengths in ([10, 10, 0], [10, 7, 0], [9, 9, 9], [2, 10, 5]):
-        state = model.new_state(3, TOKENS + 8, chunk=4)
+        state = model.new_state(3, capacity, chunk=4)
         model(tokens[:, :10], state=state)
         asked = lengths
         try:

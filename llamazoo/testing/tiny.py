@@ -20,7 +20,7 @@ from llamazoo.spec.architecture import ArchitectureSpec, merge
 from llamazoo.spec.compose import load_spec
 from llamazoo.testing.surroundings import held_by_all
 
-__all__ = ["BASE", "TOKENS", "Subject", "padded", "subject"]
+__all__ = ["BASE", "TOKENS", "Subject", "at_once", "padded", "subject"]
 
 TOKENS = 24
 
@@ -132,6 +132,14 @@ def _place(component: type[Component], part: dict[str, Any]) -> dict[str, Any]:
     if kind in ("norm", "feed_forward", "position", "attention", "block", "embedding", "head"):
         return {kind: part}
     raise ConformanceError(f"llamazoo.testing does not know where a component of the kind {kind!r} stands")
+
+
+def at_once(model: Decoder, tokens: Tensor, capacity: int) -> Tensor:
+    """What one call on a new state of this capacity gives: what several calls on such a state are compared with. [b t v]
+
+    A call without a state has another horizon, and a position may follow from that.
+    """
+    return model(tokens, state=model.new_state(len(tokens), capacity, chunk=capacity))
 
 
 def padded(rows: Sequence[Tensor], side: str) -> tuple[Tensor, Tensor]:

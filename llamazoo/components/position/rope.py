@@ -6,8 +6,10 @@ b batch, t tokens, h heads, e head width, r rotated width.
 from typing import Literal, NamedTuple
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from llamazoo.components.position.scaling import Scaling
 from llamazoo.contract.component import Site, at_least_float32, refuse
 from llamazoo.contract.facts import number
 from llamazoo.contract.kinds import Position
@@ -27,7 +29,8 @@ class RoPE(Position):
     """Each pair of features turns by position * theta^(-2i/r). Su et al. 2021, eq. 15 and 34.
 
     `layout` says which features pair up: i and i + r/2 (`half`, as Hugging Face stores them) or 2i and 2i + 1
-    (`interleaved`, as Meta does). `fraction` of each head is rotated, from its start; the rest passes unchanged.
+    (`interleaved`, as Meta does). `fraction` of each head is rotated, from its start; the rest passes unchanged. `scaling`
+    says what becomes of the frequencies where the context is longer than the one that the model was first trained on.
     """
 
     name = "rope"
@@ -39,31 +42,44 @@ class RoPE(Position):
         """Which features pair up: i and i + r/2 (`half`), or 2i and 2i + 1 (`interleaved`)."""
         fraction: Fraction = 1.0
         """Which share of each head is rotated, from its start; it must come to an even number of features."""
+        scaling: Scaling | None = Field(None, discriminator="type", examples=[{"type": "linear", "factor": 4.0}])
+        """How the frequencies are changed for a longer context: linear, dynamic, llama3, yarn or longrope; null: not at all."""
 
     @classmethod
     def check(cls, options: Options, site: Site) -> None:
         width = site.head_dim * options.fraction
         if width != int(width) or int(width) % 2:
             raise refuse("fraction", f"rotates {width:g} of the {site.head_dim} features of a head (head_dim); they must be an even number")
+        refusal = None if options.scaling is None else options.scaling.refusal(int(width), options.theta)
+        if refusal is not None:
+            raise refusal.under("scaling")
 
     def __init__(self, options: Options, site: Site) -> None:
         super().__init__(options, site)
         self.theta, self.by_halves = options.theta, options.layout == "half"
         self.width = int(site.head_dim * options.fraction)
         self.turns_all = self.width == site.head_dim
+        self.scaling = options.scaling
+        self.gain = 1.0 if self.scaling is None else self.scaling.gain(site.max_seq_len)
+        choices = 1 if self.scaling is None else self.scaling.choices
         self.frequencies: Tensor
-        self.register_buffer("frequencies", torch.empty(self.width), persistent=False)
+        self.register_buffer("frequencies", torch.empty(choices, self.width), persistent=False)
 
     def compute(self) -> None:
         """One signed frequency per feature: the cosine does not see the sign, and the sine needs it."""
         exponent = torch.arange(0, self.width, 2, dtype=torch.float64) / self.width
         f = self.theta**-exponent
-        signed = torch.cat((-f, f)) if self.by_halves else torch.stack((-f, f), -1).flatten()
+        f = f[None] if self.scaling is None else self.scaling.table(f, self.theta)
+        signed = torch.cat((-f, f), -1) if self.by_halves else torch.stack((-f, f), -1).flatten(-2)
         self.frequencies = signed.to(at_least_float32(self.frequencies.dtype)).to(self.frequencies.device)
 
     def prepare(self, positions: Tensor, *, horizon: int, dtype: torch.dtype) -> Turn:
-        angles = positions[:, None, :, None] * self.frequencies  # bfloat16 cannot tell position 256 from 257
-        return Turn(angles.cos().to(dtype), angles.sin().to(dtype))
+        frequencies = self.frequencies[0] if self.scaling is None else self.scaling.choose(self.frequencies, horizon)
+        angles = positions[:, None, :, None] * frequencies  # bfloat16 cannot tell position 256 from 257
+        cos, sin = angles.cos(), angles.sin()
+        if self.gain != 1.0:
+            cos, sin = cos * self.gain, sin * self.gain
+        return Turn(cos.to(dtype), sin.to(dtype))
 
     def rotate(self, q: Tensor, k: Tensor, at: Turn) -> tuple[Tensor, Tensor]:
         return self.turn(q, at), self.turn(k, at)
