@@ -81,8 +81,7 @@ if TYPE_CHECKING:
     )
     from llamazoo.weights.checkpoint import Checkpoint, Format
     from llamazoo.weights.load import LoadReport
-    from llamazoo.weights.rotary import rotary_rule
-    from llamazoo.weights.rule import Drop, Fuse, Permute, Rename, Rule, Split, Transpose
+    from llamazoo.weights.rule import Drop, Fuse, Rename, Rule, Split, Transpose
     from llamazoo.weights.save import outgoing
     from llamazoo.weights.store import Outgoing, Store
 
@@ -137,7 +136,6 @@ __all__ = [
     "Outgoing",
     "Part",
     "PathEscapeError",
-    "Permute",
     "Piece",
     "Place",
     "PluginError",
@@ -197,7 +195,6 @@ __all__ = [
     "part",
     "refuse",
     "register",
-    "rotary_rule",
     "save_model",
     "stream",
     "zoo_names",
@@ -287,8 +284,7 @@ _HOMES = {
     ),
     "llamazoo.weights.checkpoint": ("Checkpoint", "Format"),
     "llamazoo.weights.load": ("LoadReport",),
-    "llamazoo.weights.rotary": ("rotary_rule",),
-    "llamazoo.weights.rule": ("Drop", "Fuse", "Permute", "Rename", "Rule", "Split", "Transpose"),
+    "llamazoo.weights.rule": ("Drop", "Fuse", "Rename", "Rule", "Split", "Transpose"),
     "llamazoo.weights.save": ("outgoing",),
     "llamazoo.weights.store": ("Outgoing", "Store"),
 }

@@ -11,11 +11,13 @@ import pytest
 import torch
 
 import llamazoo
-from llamazoo import Drop, Fuse, Permute, Rename, Split, Transpose
+from llamazoo import Drop, Fuse, Rename, Split, Transpose
+from llamazoo.contract.kinds import RotaryRows
 from llamazoo.errors import PluginError, SaveError, WeightsError
 from llamazoo.weights.checkpoint import options_of
 from llamazoo.weights.formats.meta import hidden_width
 from llamazoo.weights.formats.native import Native
+from llamazoo.weights.rotary import turned
 from llamazoo.weights.rule import plan
 from llamazoo.weights.store import Outgoing, SafetensorsStore, write_sharded
 
@@ -79,8 +81,8 @@ def test_weights_go_round_through_all_formats_bitwise(tmp_path: Path) -> None:
     [
         ({"norm": "layernorm"}, r"norm\.type: 'layernorm' would become 'rmsnorm'"),
         ({"position": "learned"}, r"position\.type: 'learned'"),
-        ({"position.fraction": 0.5}, r"position\.fraction: 0\.5 would become 1\.0"),
-        ({"attention.window": 8}, r"attention\.window: 8 would become None"),
+        ({"head.bias": True}, r"head\.bias: True would become False"),
+        ({"attention.softcap": 8.0}, r"attention\.softcap: 8\.0 would become None"),
         ({"attention.out_bias": True}, r"attention\.out_bias: True would become False"),
         ({"block": "sandwich"}, r"block\.type: 'sandwich'"),
         ({"final_norm": "none"}, r"final_norm\.type: 'none'"),
@@ -116,22 +118,26 @@ def config(folder: Path, **changes: Any) -> Path:
     return folder
 
 
+OLD = {"rope_parameters": "REMOVE"}  # as configs were spelled before
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"rope_scaling": {"rope_type": "yarn", "factor": 4}}, r"rope_scaling\.rope_type: 'yarn' is not supported"),
-        ({"rope_scaling": {"type": "linear", "factor": 4}}, r"rope_type: 'linear' is not supported"),
-        ({"rope_parameters": {"rope_type": "default", "rope_theta": 5}}, "rope_theta is 10000.0, and 5 in rope_parameters"),
-        ({"rope_parameters": {"rope_type": "default", "factor": 5}}, r"rope_parameters\.factor: is not known"),
-        ({"sliding_window": 4096}, "'sliding_window': not known for a llama"),
-        ({"quantization_config": {"quant_method": "gptq"}}, "quantization_config: is not supported"),
-        ({"rope_interleaved": True}, "rope_interleaved: is not supported"),
+        ({"rope_scaling": {"rope_type": "linear", "factor": 4}}, "rope_parameters and rope_scaling: are the same field, and differ"),
+        ({**OLD, "rope_scaling": {"rope_type": "spiral", "factor": 4}}, "rope_scaling: rope_type: 'spiral' is not supported"),
+        ({**OLD, "rope_scaling": {"rope_type": "linear", "factor": 4, "alpha": 2}}, "'alpha': not known for the rope_type linear"),
+        ({"rope_parameters": {"rope_type": "default", "rope_theta": 5}}, "rope_parameters: rope_theta: is 5, and 10000.0 outside"),
+        ({"rope_parameters": {"rope_type": "default", "beta": 5}}, "rope_parameters: 'beta': not known for the default rope_type"),
+        ({"sliding_window": 4096}, "'sliding_window': not known for the model type llama"),
+        ({"quantization_config": {"quant_method": "gptq"}}, "quantization_config: the weights are quantised \\('gptq'\\)"),
+        ({"rope_interleaved": True}, "rope_interleaved: True is not supported"),
         ({"model_type": "mamba"}, "model_type: 'mamba' is not supported; supported: llama"),
         ({"hidden_act": "exotic"}, "hidden_act: 'exotic' is not supported"),
         ({"hidden_size": "REMOVE"}, "hidden_size: is required"),
-        ({"dtype": "float32", "torch_dtype": "float16"}, "dtype and torch_dtype differ"),
-        ({"num_hidden_layers": "12"}, r"n_layers: .*valid integer, found '12'"),
-        ({"tie_word_embeddings": 1}, r"head\.tied: .*valid boolean"),
+        ({"dtype": "float32", "torch_dtype": "float16"}, "dtype and torch_dtype: are the same field, and differ"),
+        ({"num_hidden_layers": "12"}, "num_hidden_layers: expected a whole number from 1, found '12'"),
+        ({"tie_word_embeddings": 1}, "tie_word_embeddings: expected true or false, found 1"),
     ],
     ids=str,
 )
@@ -304,8 +310,6 @@ def test_our_files_are_what_the_safetensors_library_reads(tmp_path: Path) -> Non
 RULES: list[tuple[Any, list[tuple[int, ...]]]] = [
     (Rename("a.*", "b.*"), [(3, 2)]),
     (Transpose("a", "b"), [(3, 2)]),
-    (Permute("a", "b", head_dim=6, width=4, layout="half"), [(12, 5)]),
-    (Permute("a", "b", head_dim=6, width=6, layout="interleaved"), [(12,)]),
     (Fuse(("a", "c"), "b", sizes=(2, 3)), [(2, 4), (3, 4)]),
     (Split("a", ("b", "c", "d"), sizes=(1, 2, 3), dim=1), [(4, 6)]),
 ]
@@ -320,9 +324,10 @@ def test_every_rule_runs_both_ways(rule: Any, shapes: list[tuple[int, ...]]) -> 
     assert all(torch.equal(a, b) for a, b in zip(back, ours, strict=True))
 
 
-def test_a_permutation_turns_interleaved_pairs_into_halves() -> None:
-    rule = Permute("a", "b", head_dim=6, width=4, layout="interleaved")
-    assert rule.read([torch.arange(6)])[0].tolist() == [0, 2, 1, 3, 4, 5]
+def test_interleaved_pairs_turn_into_halves_and_back() -> None:
+    halves = turned(torch.arange(12), RotaryRows(6, 1), 4, to_half=True)
+    assert halves.tolist() == [0, 1, 3, 2, 4, 5, 6, 7, 9, 8, 10, 11]
+    assert turned(halves, RotaryRows(6, 1), 4, to_half=False).tolist() == list(range(12))
 
 
 def test_a_plan_takes_every_name_once_and_says_what_is_left() -> None:
@@ -554,3 +559,22 @@ def test_a_buffer_that_would_be_loaded_and_then_overwritten_is_refused() -> None
     registry = llamazoo.default_registry().extended(Persistent)
     with pytest.raises(llamazoo.LlamazooError, match="Persistent has the persistent buffers scale; make them persistent=False if"):
         llamazoo.build_model("llama-tiny", overrides={"norm": "persistent"}, registry=registry)
+
+
+def test_a_layernorm_ablation_loads_everything_but_the_norms_and_says_so(tmp_path: Path) -> None:
+    llama = llamazoo.build_model("llama-tiny")
+    llamazoo.save_model(llama, tmp_path / "llama", format="hf")
+    ablation = {"extends": "llama-tiny", "norm": "layernorm"}
+    with pytest.raises(
+        WeightsError, match="of the norm 'rmsnorm' in the checkpoint, of the norm 'layernorm' in the model: blocks.0.attention_norm.weight"
+    ):
+        llamazoo.build_model(ablation, weights=tmp_path / "llama")
+    model = llamazoo.build_model(ablation, weights=tmp_path / "llama", partial=True)
+    report = model.load_report
+    assert report is not None
+    norms = [name for name, _ in model.named_parameters() if "norm" in name]
+    assert sorted(report.missing) == sorted(norms)
+    assert sorted(report.loaded) == sorted(name for name, _ in model.named_parameters() if "norm" not in name)
+    assert {name.rpartition(".")[0].rpartition(".")[2] for name in report.unused} == {"input_layernorm", "post_attention_layernorm", "norm"}
+    assert all(torch.equal(model.get_parameter(name), llama.get_parameter(name)) for name in report.loaded)
+    assert "not in the checkpoint, fresh: final_norm.bias" in str(report)

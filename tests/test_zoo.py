@@ -7,7 +7,8 @@ import pytest
 
 import llamazoo
 from llamazoo.spec.compose import parse_spec
-from llamazoo.weights.formats.hf import differences, spec_of
+from llamazoo.spec.differences import differences
+from llamazoo.weights.formats.hf.format import spec_of
 
 OURS = {"llama-tiny", "llama-7b-layernorm", "llama-7b-learned"}  # not published models
 

@@ -10,7 +10,8 @@ from llamazoo.contract.component import Component
 from llamazoo.generation.tokenizer import FileTokenizer, JsonTokenizer, SentencePieceTokenizer
 from llamazoo.hooks import hookimpl
 from llamazoo.weights.checkpoint import Format
-from llamazoo.weights.formats import hf, meta, native
+from llamazoo.weights.formats import meta, native
+from llamazoo.weights.formats.hf.format import HuggingFace
 
 __all__ = ["llamazoo_components", "llamazoo_formats", "llamazoo_tokenizers", "llamazoo_zoo"]
 
@@ -44,4 +45,4 @@ def llamazoo_zoo() -> Iterable[Path]:
 
 @hookimpl
 def llamazoo_formats() -> Iterable[type[Format]]:
-    return [native.Native, hf.HuggingFace, meta.Meta]
+    return [native.Native, HuggingFace, meta.Meta]

@@ -14,6 +14,7 @@ from llamazoo.registry import Registry
 from llamazoo.shelf import Offer
 from llamazoo.spec.architecture import ArchitectureSpec
 from llamazoo.spec.problems import explain
+from llamazoo.weights.rotary import Layout, Turns
 from llamazoo.weights.rule import Rule
 from llamazoo.weights.store import Store
 
@@ -36,6 +37,10 @@ class Checkpoint:
     def rules(self, spec: ArchitectureSpec) -> Sequence[Rule]:
         """The rules that make these tensors those of a model of `spec`, which need not be the checkpoint's own."""
         return self.format.table(spec, self.spec)
+
+    def turns(self, spec: ArchitectureSpec) -> Turns:
+        """The rows of the tensors of a model of `spec` that stand otherwise here."""
+        return Turns(spec, self.spec, self.format.layout(self.spec))
 
 
 class Format:
@@ -61,9 +66,14 @@ class Format:
     def rules(cls, spec: ArchitectureSpec, stored: ArchitectureSpec) -> Sequence[Rule]:
         """The rules between the tensors that this format keeps for the spec `stored` and those of a model of `spec`.
 
-        They differ where the file's architecture is an ablation's parent, or has its rotary pairs in another layout.
+        They differ where the file's architecture is an ablation's parent.
         """
         raise NotImplementedError
+
+    @classmethod
+    def layout(cls, stored: ArchitectureSpec) -> Layout | None:
+        """In which layout the tensors of `stored` have their rotary pairs in this format; None: as that spec says."""
+        return None
 
     @classmethod
     def table(cls, spec: ArchitectureSpec, stored: ArchitectureSpec) -> Sequence[Rule]:

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from llamazoo.contract.component import Component
 from llamazoo.decoder import Decoder
 from llamazoo.errors import WeightsError
 from llamazoo.weights.checkpoint import Checkpoint
@@ -70,13 +72,44 @@ def compare(model: Decoder, checkpoint: Checkpoint, *, partial: bool = False) ->
             continue
         problems += _misfits(move, store, wanted, shared)
         reached.update(dict.fromkeys(known, move))
+    other = _otherwise(model, checkpoint)
+    unused += [name for our, move in reached.items() if our in other for name in move.theirs]
+    reached = {our: move for our, move in reached.items() if our not in other}
     missing = [name for name in wanted if name not in reached]
     if not partial:
-        problems += [f"missing: {_their_name(rules, name)}" for name in missing]
-        problems += [f"unexpected: {name!a}" for name in unused]
+        problems += [f"{other[name]}: {name}" if name in other else f"missing: {_their_name(rules, name)}" for name in missing]
+        problems += [f"unexpected: {name!a}" for name in dict.fromkeys(unused)]
     if problems:
         raise WeightsError(f"{checkpoint.folder}: does not fit the model, nothing was loaded:\n" + "\n".join(f"  {p}" for p in problems))
-    return reached, LoadReport([name for name in wanted if name in reached], missing, unused, dropped)
+    return reached, LoadReport([name for name in wanted if name in reached], missing, list(dict.fromkeys(unused)), dropped)
+
+
+def _otherwise(model: Decoder, checkpoint: Checkpoint) -> dict[str, str]:
+    """The model's tensors that belong to another component than those of the same name in the checkpoint, and what is what.
+
+    A norm's gain would fit into another norm, and a projection into another attention, and mean something else there.
+    """
+    if model.spec == checkpoint.spec:
+        return {}
+    with torch.device("meta"):
+        stored = Decoder(checkpoint.spec)
+    theirs, found = _owners(stored), {}
+    for name, owner in _owners(model).items():
+        there = theirs.get(name)
+        if there is not None and type(there) is not type(owner):
+            found[name] = f"of the {there.kind} {there.name!r} in the checkpoint, of the {owner.kind} {owner.name!r} in the model"
+    return found
+
+
+def _owners(model: Decoder) -> dict[str, Component]:
+    """The innermost component that holds each tensor, by the tensor's name."""
+    modules, found = dict(model.named_modules()), {}
+    for name in model.state_dict():
+        path = name.rpartition(".")[0]
+        while not isinstance(modules[path], Component):
+            path = path.rpartition(".")[0]
+        found[name] = modules[path]
+    return cast(dict[str, Component], found)
 
 
 def fill(model: Decoder, checkpoint: Checkpoint, reached: dict[str, Move], report: LoadReport, device: torch.device) -> None:
@@ -86,6 +119,7 @@ def fill(model: Decoder, checkpoint: Checkpoint, reached: dict[str, Move], repor
     """
     store = checkpoint.store
     wanted, shared = targets(model)
+    turns = checkpoint.turns(model.spec)
     loaded: dict[str, Tensor] = {}
     for move in dict.fromkeys(reached.values()):
         made = move.rule.read([store.read(name) for name in move.theirs])
@@ -93,6 +127,7 @@ def fill(model: Decoder, checkpoint: Checkpoint, reached: dict[str, Move], repor
             if name in shared:
                 _check_shared(checkpoint, name, value, shared, store, reached)
             elif name in wanted:
+                value = turns.read(name, value)
                 own = value if model.division is None else model.division.own(name, value)
                 loaded[name] = own.to(device, wanted[name].dtype).contiguous()
     for name in report.missing:

@@ -1,22 +1,26 @@
-"""In which of the two layouts a checkpoint keeps its rotary pairs, and the rules that follow.
+"""In which of the two layouts a checkpoint keeps its rotary pairs, and turning rows from one to the other.
 
 A head's features i and i + e/2 turn together (half), or 2i and 2i + 1 do (interleaved). Rows that stand in the wrong
-layout give fluent nonsense, and no check of names or shapes sees it; so a layout is always declared on both sides.
+layout give fluent nonsense, and no check of names or shapes sees it; so a layout is always declared on both sides, and
+rows are turned after the rules have given a tensor our name, or before they take it away, whatever the format.
 """
 
 import re
 from collections.abc import Mapping
-from typing import cast
+from typing import Literal, cast
+
+import torch
+from torch import Tensor
 
 from llamazoo.contract.component import Part
 from llamazoo.contract.kinds import Attention, Position, RotaryRows
 from llamazoo.errors import WeightsError
 from llamazoo.spec.architecture import ArchitectureSpec
-from llamazoo.weights.rule import Layout, Permute, Rename, Rule
 
-__all__ = ["layout_of", "rotary_rule", "rotary_rules"]
+__all__ = ["Layout", "Turns", "layout_of", "rotating", "turned"]
 
-PATTERN = re.compile(r"blocks\.(?P<layer>\*|[0-9]+)\.attention\.(?P<name>.+)")
+Layout = Literal["half", "interleaved"]
+NAME = re.compile(r"blocks\.([0-9]+)\.attention\.(.+)")
 
 
 def layout_of(spec: ArchitectureSpec) -> Layout | None:
@@ -38,58 +42,54 @@ def rotating(spec: ArchitectureSpec) -> list[Part]:
     return [part for part in spec.places().values() if "rotate" in cast(type[Position], part.component).acts()]
 
 
-def rotary_rule(spec: ArchitectureSpec, theirs: str, ours: str, layout: Layout) -> Rule:
-    """The rule for a tensor of the layers' attention that stands in the checkpoint in `layout`, in the model in the spec's.
+class Turns:
+    """The rows of a model's tensors that stand the other way in a checkpoint; none, if both have one layout."""
 
-    Where the layouts differ, the rows turn round that the attention names in `rotary_rows`. Raises WeightsError where it does
-    not say, or layers that the pattern takes together do not agree.
-    """
-    if layout_of(spec) in (None, layout):
-        return Rename(theirs, ours)
-    found = PATTERN.fullmatch(ours)
-    if found is None:
-        raise WeightsError(f"{ours}: has rotary pairs in the layout {layout!r}, and is no tensor of an attention, blocks.*.attention.NAME")
-    layers = [number for number, _ in spec.sorts()] if found["layer"] == "*" else [int(found["layer"])]
-    rows = {each for number in layers if (each := _rows(spec, number, layout).get(found["name"])) is not None}
-    if not rows:
-        return Rename(theirs, ours)
-    widths = {int(spec.site().head_dim * getattr(part.options, "fraction", 1.0)) for part in rotating(spec)}
-    if len(widths) > 1 or len(rows) > 1:
-        told = "rotate shares of a head that differ" if len(widths) > 1 else f"do not agree on which rows of {found['name']} turn"
-        raise WeightsError(f"the layers of this spec {told}; load weights in the layout that it has")
-    (width,), ((size, begin),) = widths, rows
-    return Permute(theirs, ours, size, width, layout, begin)
+    def __init__(self, spec: ArchitectureSpec, stored: ArchitectureSpec, layout: Layout | None) -> None:
+        """`layout` is how the format keeps pairs, None: as `stored` has them. Raises WeightsError where that is not declared."""
+        self.spec = spec
+        self.stored: Layout | None = None  # the layout to turn from; None: nothing turns
+        if not rotating(spec) or not rotating(stored):
+            return
+        same = [part.component for part in rotating(spec)] == [part.component for part in rotating(stored)]
+        if layout is None and same and not any(hasattr(part.options, "layout") for part in rotating(spec)):
+            return  # the same position on both sides, with nothing to choose
+        layout = layout or layout_of(stored)
+        self.stored = layout if layout != layout_of(spec) else None
+
+    def read(self, name: str, tensor: Tensor) -> Tensor:
+        """The tensor of the model called `name`, from that of the checkpoint."""
+        return self._turned(name, tensor, self.stored == "interleaved")
+
+    def write(self, name: str, tensor: Tensor) -> Tensor:
+        """What `read` undoes."""
+        return self._turned(name, tensor, self.stored == "half")
+
+    def _turned(self, name: str, tensor: Tensor, to_half: bool) -> Tensor:
+        found = NAME.fullmatch(name) if self.stored is not None else None
+        if found is None:
+            return tensor
+        layer = int(found[1])
+        rows = self._rows(layer).get(found[2])
+        if rows is None:
+            return tensor
+        place = self.spec.places()[self.spec.layer(layer).position]
+        return turned(tensor, rows, int(self.spec.site().head_dim * getattr(place.options, "fraction", 1.0)), to_half)
+
+    def _rows(self, layer: int) -> Mapping[str, RotaryRows]:
+        """The rows that the attention of one layer names; none where the layer's position does not rotate."""
+        parts = self.spec.layer(layer)
+        if self.spec.places()[parts.position] not in rotating(self.spec):
+            return {}
+        rows = cast(type[Attention], parts.attention.component).rotary_rows(parts.attention.options, self.spec.site(layer))
+        if rows is None:
+            told = f"the checkpoint has rotary pairs in the layout {self.stored!r}, the spec has not, and which rows to turn is not known"
+            raise WeightsError(f"{told}; give the class of the attention {parts.attention.type!r} a rotary_rows()")
+        return rows
 
 
-def rotary_rules(spec: ArchitectureSpec, stored: ArchitectureSpec) -> list[Rule]:
-    """The rules for tensors of the same names on both sides, where the layouts of two specs differ; none where they agree."""
-    if [part.component for part in rotating(spec)] == [part.component for part in rotating(stored)] and not any(
-        hasattr(part.options, "layout") for part in rotating(spec)
-    ):
-        return []  # the same position on both sides, with nothing to choose
-    if not rotating(stored) or not rotating(spec):
-        return []
-    layout = layout_of(stored)
-    if layout is None or layout_of(spec) == layout:
-        return []
-    sorts = [_rows(spec, number, layout) for number, _ in spec.sorts()]
-    alike = all(rows == sorts[0] for rows in sorts)
-    layers = ["*"] if alike else range(spec.n_layers)
-    return [
-        rotary_rule(spec, name, name, layout)
-        for layer in layers
-        for leaf in (sorts[0] if alike else _rows(spec, int(layer), layout))
-        for name in [f"blocks.{layer}.attention.{leaf}"]
-    ]
-
-
-def _rows(spec: ArchitectureSpec, layer: int, layout: Layout) -> Mapping[str, RotaryRows]:
-    """The rows that the attention of one layer names; none where the layer's position does not rotate."""
-    parts = spec.layer(layer)
-    if spec.places()[parts.position] not in rotating(spec):
-        return {}
-    rows = cast(type[Attention], parts.attention.component).rotary_rows(parts.attention.options, spec.site(layer))
-    if rows is None:
-        told = f"the checkpoint has rotary pairs in the layout {layout!r}, the spec has not, and which rows to turn is not known"
-        raise WeightsError(f"{told}; give the class of the attention {parts.attention.type!r} a rotary_rows()")
-    return rows
+def turned(x: Tensor, rows: RotaryRows, width: int, to_half: bool) -> Tensor:
+    """Of each `rows.size` rows, `width` from `rows.begin` on: pairs 2i and 2i + 1 become i and i + width/2, or back."""
+    before, pairs, after = x.unflatten(0, (-1, rows.size)).tensor_split((rows.begin, rows.begin + width), 1)
+    pairs = pairs.unflatten(1, (-1, 2) if to_half else (2, -1)).transpose(1, 2).flatten(1, 2)
+    return torch.cat((before, pairs, after), 1).flatten(0, 1)

@@ -12,9 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-__all__ = ["Drop", "Fuse", "Move", "Permute", "Rename", "Rule", "Split", "Transpose", "plan"]
-
-Layout = Literal["half", "interleaved"]
+__all__ = ["Drop", "Fuse", "Move", "Rename", "Rule", "Split", "Transpose", "plan"]
 
 
 class Rule:
@@ -51,33 +49,6 @@ class Transpose(Rule):
         return [t.transpose(0, 1) for t in tensors]
 
     write = read
-
-
-@dataclass(frozen=True)
-class Permute(Rule):
-    """Rows of a projection to rotated heads: theirs are in one layout of rotary pairs, ours in another.
-
-    Of each head of `head_dim` rows, `width` are rotated, from `begin` on. Interleaved pairs are the rows 2i and 2i + 1, half
-    pairs the rows i and i + width/2.
-    """
-
-    theirs: str
-    ours: str
-    head_dim: int
-    width: int
-    layout: Layout  # theirs; ours is the other
-    begin: int = 0
-
-    def read(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        return [self._to(self.layout == "interleaved", t) for t in tensors]
-
-    def write(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        return [self._to(self.layout == "half", t) for t in tensors]
-
-    def _to(self, half: bool, x: Tensor) -> Tensor:
-        before, rotated, after = x.unflatten(0, (-1, self.head_dim)).tensor_split((self.begin, self.begin + self.width), 1)
-        turned = rotated.unflatten(1, (-1, 2) if half else (2, -1)).transpose(1, 2).flatten(1, 2)
-        return torch.cat((before, turned, after), 1).flatten(0, 1)
 
 
 @dataclass(frozen=True)
@@ -137,19 +108,26 @@ def plan(rules: Iterable[Rule], names: Iterable[str], side: Literal["theirs", "o
     """The moves that take in all `names` of one side, and the names that no rule knows."""
     left = dict.fromkeys(names)
     moves: list[Move] = []
+    incomplete: list[tuple[Rule, str]] = []  # further patterns of rules that take several names at once
     for rule in rules:
-        patterns = _tuple(getattr(rule, side))
-        bindings: dict[tuple[str, ...], None] = {}
-        for pattern in patterns:
-            expression = _expression(pattern)
-            found = [(name, match) for name in left if (match := expression.fullmatch(name))]
-            bindings.update((match.groups(), None) for _, match in found)
-            for name, _ in found:
-                del left[name]
-        for binding in bindings:
-            theirs, ours = (tuple(_filled(p, binding) for p in _tuple(end)) for end in (rule.theirs, rule.ours))
-            moves.append(Move(rule, theirs, ours))
+        first, *more = _tuple(getattr(rule, side)) or ("",)
+        _take(rule, first, side, left, moves)
+        incomplete += [(rule, pattern) for pattern in more]
+    if left:  # the first of several names is not there, and others are
+        for rule, pattern in incomplete:
+            _take(rule, pattern, side, left, moves)
     return moves, list(left)
+
+
+def _take(rule: Rule, pattern: str, side: Literal["theirs", "ours"], left: dict[str, None], moves: list[Move]) -> None:
+    expression = _expression(pattern)
+    begin, end = pattern.partition("*")[0], pattern.rpartition("*")[2]
+    found = [match for name in left if name.startswith(begin) and name.endswith(end) and (match := expression.fullmatch(name))]
+    for match in found:
+        theirs, ours = (tuple(_filled(p, match.groups()) for p in _tuple(ends)) for ends in (rule.theirs, rule.ours))
+        moves.append(Move(rule, theirs, ours))
+        for name in theirs if side == "theirs" else ours:
+            left.pop(name, None)
 
 
 def _tuple(patterns: str | Sequence[str]) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -11,8 +11,11 @@ from torch import Tensor
 
 from llamazoo.decoder import Decoder
 from llamazoo.errors import SaveError, WeightsError
+from llamazoo.spec.architecture import ArchitectureSpec
+from llamazoo.weights.checkpoint import Format
 from llamazoo.weights.load import targets
-from llamazoo.weights.rule import Move, Rule, plan
+from llamazoo.weights.rotary import Turns
+from llamazoo.weights.rule import Move, plan
 from llamazoo.weights.store import Outgoing
 
 __all__ = ["outgoing", "save_folder"]
@@ -40,10 +43,15 @@ def save_folder(folder: Path, write: Callable[[Path], None]) -> None:
             shutil.rmtree(draft)
 
 
-def outgoing(model: Decoder, rules: Sequence[Rule]) -> Iterator[Outgoing]:
-    """A model's tensors as a format's rules write them: described now, each made when it is asked for. Raises WeightsError."""
+def outgoing(model: Decoder, form: type[Format], stored: ArchitectureSpec | None = None) -> Iterator[Outgoing]:
+    """A model's tensors as a format writes them: described now, each made when it is asked for. Raises WeightsError.
+
+    `stored` is what will be read back, if that is another spec than the model's.
+    """
+    stored = stored or model.spec
     tensors, _ = targets(model)
-    moves, left = plan(rules, tensors, "ours")
+    turns = Turns(model.spec, stored, form.layout(stored))
+    moves, left = plan(form.table(model.spec, stored), tensors, "ours")
     if left:
         raise WeightsError(f"the format has no place for the tensors {', '.join(left)}")
     for move in moves:
@@ -55,7 +63,7 @@ def outgoing(model: Decoder, rules: Sequence[Rule]) -> Iterator[Outgoing]:
         ours = {name: tensors[name] for name in move.ours}
         shapes = move.rule.write([_shape(model, name, held) for name, held in ours.items()])
         for index, (name, shape) in enumerate(zip(move.theirs, shapes, strict=True)):
-            yield Outgoing(name, shape.dtype, tuple(shape.shape), _maker(model, move, ours, index))
+            yield Outgoing(name, shape.dtype, tuple(shape.shape), _maker(model, move, ours, turns, index))
 
 
 def _shape(model: Decoder, name: str, held: Tensor) -> Tensor:
@@ -63,8 +71,11 @@ def _shape(model: Decoder, name: str, held: Tensor) -> Tensor:
     return torch.empty(shape, dtype=held.dtype, device="meta")
 
 
-def _maker(model: Decoder, move: Move, ours: dict[str, Tensor], index: int) -> Callable[[], Tensor]:
+def _maker(model: Decoder, move: Move, ours: dict[str, Tensor], turns: Turns, index: int) -> Callable[[], Tensor]:
     division = model.division
-    if division is None:
-        return lambda: move.rule.write([held.detach() for held in ours.values()])[index]
-    return lambda: move.rule.write([division.asked(name, held) for name, held in ours.items()])[index]
+
+    def make() -> Tensor:
+        held = {name: held.detach() if division is None else division.asked(name, held) for name, held in ours.items()}
+        return move.rule.write([turns.write(name, value) for name, value in held.items()])[index]
+
+    return make

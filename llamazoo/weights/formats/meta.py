@@ -25,7 +25,7 @@ from llamazoo.spec.compose import parse_spec
 from llamazoo.spec.differences import differences
 from llamazoo.weights.checkpoint import Checkpoint, Format
 from llamazoo.weights.files import plain_file, read_json
-from llamazoo.weights.rotary import rotary_rule
+from llamazoo.weights.rotary import Layout
 from llamazoo.weights.rule import Drop, Rename, Rule
 from llamazoo.weights.save import outgoing
 
@@ -58,12 +58,15 @@ class Meta(Format):
         return Checkpoint(path, spec, store, cls)
 
     @classmethod
+    def layout(cls, stored: ArchitectureSpec) -> Layout:
+        return "interleaved"
+
+    @classmethod
     def rules(cls, spec: ArchitectureSpec, stored: ArchitectureSpec) -> Sequence[Rule]:
         theirs, ours = "layers.*", "blocks.*"
         return [
             Rename("tok_embeddings.weight", "embedding.weight"),
-            *(rotary_rule(spec, f"{theirs}.attention.w{n}.weight", f"{ours}.attention.{n}.weight", "interleaved") for n in "qk"),
-            *(Rename(f"{theirs}.attention.w{n}.weight", f"{ours}.attention.{n}.weight") for n in "vo"),
+            *(Rename(f"{theirs}.attention.w{n}.weight", f"{ours}.attention.{n}.weight") for n in "qkvo"),
             Rename(f"{theirs}.feed_forward.w1.weight", f"{ours}.feed_forward.gate.weight"),
             Rename(f"{theirs}.feed_forward.w3.weight", f"{ours}.feed_forward.up.weight"),
             Rename(f"{theirs}.feed_forward.w2.weight", f"{ours}.feed_forward.down.weight"),
@@ -83,7 +86,7 @@ class Meta(Format):
         if lost:
             raise WeightsError("a Meta folder cannot express this architecture:\n" + "\n".join(f"  {line}" for line in lost))
         (folder / "params.json").write_text(json.dumps(params) + "\n")
-        torch.save({out.name: out.make().contiguous() for out in outgoing(model, cls.table(spec, spec))}, folder / "consolidated.00.pth")
+        torch.save({out.name: out.make().contiguous() for out in outgoing(model, cls)}, folder / "consolidated.00.pth")
 
 
 class ShardStore:

@@ -13,7 +13,6 @@ from llamazoo.spec.architecture import ArchitectureSpec
 from llamazoo.spec.compose import SPEC_FILE, load_spec
 from llamazoo.weights.checkpoint import Checkpoint, Format
 from llamazoo.weights.files import plain_file
-from llamazoo.weights.rotary import rotary_rules
 from llamazoo.weights.rule import Rename, Rule
 from llamazoo.weights.save import outgoing
 from llamazoo.weights.store import SafetensorsStore, write_sharded
@@ -41,10 +40,10 @@ class Native(Format):
 
     @classmethod
     def rules(cls, spec: ArchitectureSpec, stored: ArchitectureSpec) -> Sequence[Rule]:
-        return [*rotary_rules(spec, stored), Rename("**", "**")]
+        return [Rename("**", "**")]
 
     @classmethod
     def write(cls, model: Decoder, folder: Path, options: ComponentOptions) -> None:
         data = {**model.spec.canonical(), "dtype": str(model.dtype).removeprefix("torch.")}
         (folder / SPEC_FILE).write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
-        write_sharded(folder, outgoing(model, cls.table(model.spec, model.spec)))
+        write_sharded(folder, outgoing(model, cls))

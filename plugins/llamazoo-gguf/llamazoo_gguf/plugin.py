@@ -27,7 +27,6 @@ from llamazoo import (
     hookimpl,
     load_spec,
     outgoing,
-    rotary_rule,
 )
 from llamazoo_gguf.llama import FACTORS, dtype_of, likeness, metadata_of, refuse_factors, spec_of
 from llamazoo_gguf.reader import PLAIN, QUANTISED, Contents, GgufFile
@@ -77,18 +76,17 @@ class Gguf(Format):
         return Checkpoint(file.path, spec, file, cls)
 
     @classmethod
+    def layout(cls, stored: ArchitectureSpec) -> str:
+        return "interleaved"
+
+    @classmethod
     def rules(cls, spec: ArchitectureSpec, stored: ArchitectureSpec) -> Sequence[Rule]:
         leaves = ("weight", "bias")
         attention = {"q": "attn_q", "k": "attn_k", "v": "attn_v", "o": "attn_output"}
         feed_forward = {"gate": "ffn_gate", "up": "ffn_up", "down": "ffn_down"}
         return [
             Rename("token_embd.weight", "embedding.weight"),
-            *(
-                rotary_rule(spec, f"blk.*.{attention[n]}.{leaf}", f"blocks.*.attention.{n}.{leaf}", "interleaved")
-                for n in "qk"
-                for leaf in leaves
-            ),
-            *(Rename(f"blk.*.{attention[n]}.{leaf}", f"blocks.*.attention.{n}.{leaf}") for n in "vo" for leaf in leaves),
+            *(Rename(f"blk.*.{attention[n]}.{leaf}", f"blocks.*.attention.{n}.{leaf}") for n in "qkvo" for leaf in leaves),
             *(
                 Rename(f"blk.*.{theirs}.{leaf}", f"blocks.*.feed_forward.{n}.{leaf}")
                 for n, theirs in feed_forward.items()
@@ -121,7 +119,7 @@ class Gguf(Format):
         spec, chosen = model.spec, None if options.type == "auto" else GGMLQuantizationType[options.type.upper()]
         metadata = metadata_of(spec)
         _refuse_loss(spec, metadata)
-        tensors = [_planned(out, chosen) for out in outgoing(model, cls.table(spec, spec))]
+        tensors = [_planned(out, chosen) for out in outgoing(model, cls)]
         saved = None if tokenizer is None else Saved(tokenizer)
         described = {**metadata, **_types(tensors), **ends_of(spec, saved), **tokenizer_metadata_of(saved, rows)}
         header, size = header_of(described, tensors)

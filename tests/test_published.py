@@ -1,0 +1,77 @@
+"""Each model type that transformers publishes and we read: the same logits, the same text, and back again, bit for bit."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from published import Published, continued, greedy, logits_of, tensors_in, text, theirs
+
+import llamazoo
+
+SMALL = {
+    "vocab_size": 96,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+LINEAR = {"rope_type": "linear", "rope_theta": 100.0, "factor": 4.0}
+LLAMA3 = {"rope_type": "llama3", "rope_theta": 500.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+YARN = {"rope_type": "yarn", "rope_theta": 1000.0, "factor": 4.0, "original_max_position_embeddings": 32}
+
+
+def small(model_type: str, name: str = "", length: int = 48, seed: int = 0, **changes: object) -> Published:
+    return Published(name or model_type, {**SMALL, "model_type": model_type, **changes}, length, seed)
+
+
+CASES = [
+    small("llama"),
+    small("llama", "llama-tied-biases", tie_word_embeddings=True, attention_bias=True, mlp_bias=True, head_dim=12),
+    small("llama", "llama-linear", rope_parameters=LINEAR),
+    small("llama", "llama-dynamic", 96, max_position_embeddings=84, rope_parameters={**LINEAR, "rope_type": "dynamic"}),
+    small("llama", "llama-3.1", rope_parameters={**LLAMA3, "original_max_position_embeddings": 32}),
+    small("llama", "llama-yarn", rope_parameters=YARN),
+    small("mistral", sliding_window=9),
+    small("mistral", "mistral-full", sliding_window=None),
+    small("qwen2", use_sliding_window=True, sliding_window=9, max_window_layers=1),
+    small("qwen2", "qwen2-full", use_sliding_window=False),
+    small("qwen3", head_dim=12),
+    small("smollm3", no_rope_layer_interval=2),
+    small("phi3", sliding_window=9),
+    small(
+        "phi3",
+        "phi3-longrope",
+        96,  # beyond the original length; the text that is generated stays within it, so that there is one horizon
+        original_max_position_embeddings=84,
+        rope_parameters={"rope_type": "longrope", "short_factor": [1.0, 1.1, 1.3, 1.6], "long_factor": [1.5, 2.0, 3.0, 4.0]},
+    ),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_model_of_transformers_is_ours_to_its_logits_text_and_files(case: Published, tmp_path: Path) -> None:
+    reference = theirs(case)
+    reference.save_pretrained(tmp_path / "theirs")
+    model = llamazoo.load_model(tmp_path / "theirs", dtype=torch.float64)
+
+    tokens = text(case)
+    expected = logits_of(reference, tokens)
+    assert expected.std() > 0.1, "a model whose logits say nothing would agree with any"
+    with torch.no_grad():
+        torch.testing.assert_close(model(tokens), expected, atol=1e-5, rtol=0)
+
+    prompt = tokens[:1, :16]
+    assert greedy(model, prompt, 64) == continued(reference, prompt, 64)
+
+    llamazoo.save_model(model, tmp_path / "ours", format="hf")
+    again = type(reference).from_pretrained(tmp_path / "ours", dtype=torch.float64, attn_implementation="eager")
+    assert again.config.model_type == case.config["model_type"]
+    torch.testing.assert_close(logits_of(again, tokens), expected, atol=1e-9, rtol=0)
+    before, after = tensors_in(tmp_path / "theirs"), tensors_in(tmp_path / "ours")
+    assert sorted(before) == sorted(after)
+    assert all(torch.equal(before[name], after[name]) for name in before)
