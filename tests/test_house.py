@@ -288,13 +288,17 @@ WITH_EVERYTHING = {
     "gated": {"bias": True},
     "mlp": {"bias": True},
     "linear": {"bias": True},
+    "latent": {"q_rank": 6, "bias": True},
 }
+WHOLE = {"latent": {"q_down", "kv_down"}}  # latents are shared by all heads, and marked where heads look at them
 
 
 @pytest.mark.parametrize("component", BUILT_IN, ids=lambda c: f"{c.kind} {c.name}")
-def test_every_linear_layer_of_a_component_with_splits_is_declared(component: type[llamazoo.Component]) -> None:
+def test_every_linear_layer_of_a_component_with_splits_is_declared_or_known_to_be_whole(component: type[llamazoo.Component]) -> None:
     part = built(component, WITH_EVERYTHING.get(component.name, {}))
-    assert {name for name, child in part.named_children() if isinstance(child, nn.Linear)} <= set(part.splits())
+    layers, whole = {name for name, child in part.named_children() if isinstance(child, nn.Linear)}, WHOLE.get(component.name, set())
+    assert layers - whole <= set(part.splits())
+    assert whole <= layers - set(part.splits())
 
 
 def test_a_tied_head_is_split_as_its_table_is() -> None:
