@@ -2,6 +2,7 @@
 
 python tests/measure.py composition ORACLES   a spec-built LLaMA against plain_llama.py: paired times, the same weights
 python tests/measure.py seven [FOLDER]        llama-7b in bfloat16 on the CPU: builds, generates, saves; peak memory
+python tests/measure.py experts               a step with 32 experts against one with 8, of which a token is sent to 2: paired times
 python tests/measure.py load FOLDER           loading a model's folder: peak memory over the size of its files
 """
 
@@ -59,7 +60,7 @@ def paired(ours: Callable[[], Any], theirs: Callable[[], Any], seconds: float = 
     for _ in range(3):
         ours(), theirs()
     ratios, times, end = [], [], time.monotonic() + seconds
-    while time.monotonic() < end or len(ratios) < 9:
+    while time.monotonic() < end or len(ratios) < 15:
         first, second = (ours, theirs) if len(ratios) % 2 else (theirs, ours)
         marks = [time.perf_counter()]
         for call in (first, second):
@@ -99,6 +100,55 @@ def composition(oracles: str) -> None:
             print(f"{name:14} {what:14} ours / by hand {ratio:.3f}   ({median * 1e3:.2f} ms, {pairs} pairs)", flush=True)
 
 
+def experts(dtype: str = "float32", seconds: str = "30") -> None:
+    spec = {
+        "vocab_size": 8192,
+        "dim": 512,
+        "hidden_dim": 1024,
+        "n_layers": 4,
+        "n_heads": 8,
+        "max_seq_len": 512,
+        "norm": "rmsnorm",
+        "position": "rope",
+        "attention": "multihead",
+        "feed_forward": {"type": "experts", "n_experts": 8},
+    }
+    many, few = (llamazoo.build_model(spec, overrides={"feed_forward.n_experts": n}, dtype=getattr(torch, dtype)) for n in (32, 8))
+    tokens = torch.randint(0, 8192, (4, 256))
+
+    def trained(model: llamazoo.Decoder) -> None:
+        model.loss(tokens).backward()
+        model.zero_grad()
+
+    features = torch.randn(4, 256, 512, dtype=getattr(torch, dtype))
+    step = llamazoo.Step.even(4, 256, start=0, horizon=512, device=torch.device("cpu"))
+
+    def mixed(model: Any) -> None:
+        part, x = model.blocks[0].feed_forward, features.clone().requires_grad_()
+        part(x, step).sum().backward()
+        part.zero_grad()
+
+    def report(what: str, call: Callable[[llamazoo.Decoder], None]) -> None:
+        ratio, median, pairs = paired(lambda: call(many), lambda: call(few), float(seconds))
+        print(f"{what:44} 32 experts / 8 {ratio:.3f}   ({median * 1e3:.2f} ms, {pairs} pairs)", flush=True)
+
+    report("training step, 4 x 256 tokens", trained)
+    report("the mixture alone, forward and backward", mixed)
+    with torch.no_grad():
+        report("forward, 4 x 256 tokens", lambda model: model(tokens))
+        for batch in (1, 4):
+            prompt = tokens[:1, :64].expand(batch, 64)
+            states = {id(model): model.new_state(batch, 512) for model in (many, few)}
+            for model in (many, few):
+                model(prompt, state=states[id(model)])
+
+            def decoded(model: llamazoo.Decoder, states: Any = states, batch: int = batch) -> None:
+                states[id(model)].lengths = [64] * batch
+                model(tokens[:, :1][:batch], state=states[id(model)])
+
+            report(f"cached step of one token, {batch} rows", decoded)
+
+
 def seven(folder: str | None = None) -> None:
     begin = time.monotonic()
     model = llamazoo.build_model("llama-7b.yaml", dtype=torch.bfloat16, device="cpu")
@@ -121,4 +171,4 @@ def load(folder: str) -> None:
 
 
 if __name__ == "__main__":
-    {"composition": composition, "seven": seven, "load": load}[sys.argv[1]](*sys.argv[2:])
+    {"composition": composition, "experts": experts, "seven": seven, "load": load}[sys.argv[1]](*sys.argv[2:])

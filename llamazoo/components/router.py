@@ -68,9 +68,7 @@ class Grouped(Router):
         group_score: Literal["top2", "max"] = "top2"
         """What a group is chosen by: the sum of its two highest scores (V3), or the highest (V2)."""
         correction: bool = True
-        """Whether each expert has a number that is added to its score for the choice, and not to its weight (V3, section 2.1.2).
-
-        It has no gradient: `llamazoo.correct_load` raises it for experts that get too few tokens. Wang et al. 2024."""
+        """Whether each expert's score has something added for the choice alone, which `llamazoo.correct_load` learns. Wang et al. 2024."""
         normalize: bool = True
         """Whether the chosen scores are divided by their sum."""
         scale: Positive = 1.0
