@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from llamazoo.build import build_model, load_model, save_model
+    from llamazoo.chat.template import ChatTemplate
     from llamazoo.contract.component import Component, LayerSpec, Part, Site, as_wide_as_float32, at_least_float32, parameter, refuse
     from llamazoo.contract.draw import Draw, Init
     from llamazoo.contract.grouped import grouped_ends, grouped_linear
@@ -52,12 +53,15 @@ if TYPE_CHECKING:
         SaveError,
         SpecError,
         StateError,
+        TemplateError,
         TokenizerError,
         UnknownComponentError,
         UnsupportedError,
         WeightsError,
     )
+    from llamazoo.generation.conversation import Conversation
     from llamazoo.generation.generate import Generation, Piece, generate, stream
+    from llamazoo.generation.ranks import RankTokenizer
     from llamazoo.generation.tokenizer import FileTokenizer, Tokenizer, load_tokenizer
     from llamazoo.hooks import hookimpl
     from llamazoo.load_balance import ExpertLoad, correct_load, expert_load
@@ -94,12 +98,14 @@ __all__ = [
     "Block",
     "BlockPart",
     "CannotRewind",
+    "ChatTemplate",
     "Checkpoint",
     "Column",
     "Component",
     "ComponentOptions",
     "ConformanceError",
     "ContextLengthError",
+    "Conversation",
     "Decoder",
     "DecoderState",
     "Description",
@@ -143,6 +149,7 @@ __all__ = [
     "Position",
     "PositionPart",
     "Positive",
+    "RankTokenizer",
     "Registry",
     "Rename",
     "Residual",
@@ -164,6 +171,7 @@ __all__ = [
     "StateError",
     "Step",
     "Store",
+    "TemplateError",
     "TokenState",
     "Tokenizer",
     "TokenizerError",
@@ -202,6 +210,7 @@ __all__ = [
 
 _HOMES = {
     "llamazoo.build": ("build_model", "load_model", "save_model"),
+    "llamazoo.chat.template": ("ChatTemplate",),
     "llamazoo.contract.component": (
         "Component",
         "LayerSpec",
@@ -255,12 +264,15 @@ _HOMES = {
         "SaveError",
         "SpecError",
         "StateError",
+        "TemplateError",
         "TokenizerError",
         "UnknownComponentError",
         "UnsupportedError",
         "WeightsError",
     ),
     "llamazoo.generation.generate": ("Generation", "Piece", "generate", "stream"),
+    "llamazoo.generation.conversation": ("Conversation",),
+    "llamazoo.generation.ranks": ("RankTokenizer",),
     "llamazoo.generation.tokenizer": ("FileTokenizer", "Tokenizer", "load_tokenizer"),
     "llamazoo.hooks": ("hookimpl",),
     "llamazoo.load_balance": ("ExpertLoad", "correct_load", "expert_load"),

@@ -12,6 +12,7 @@ LlamazooError                     catch this to catch all of them
 │   └── NonFiniteError            it holds NaN or infinity
 ├── SaveError                     nothing was written, or what was there is untouched
 ├── TokenizerError                a tokenizer that cannot be read, or does not fit
+│   └── TemplateError             a chat template that cannot be used, or refuses the conversation
 ├── InputError                    tokens, masks or prompts that the model cannot take
 │   ├── ContextLengthError        more tokens than the context or the cache holds
 │   └── SamplingError             settings or logits that no token can be drawn from
@@ -43,6 +44,7 @@ __all__ = [
     "SaveError",
     "SpecError",
     "StateError",
+    "TemplateError",
     "TokenizerError",
     "UnknownComponentError",
     "UnsupportedError",
@@ -136,6 +138,10 @@ class SaveError(LlamazooError):
 
 class TokenizerError(LlamazooError):
     """A tokenizer that cannot be read, or does not fit the model."""
+
+
+class TemplateError(TokenizerError):
+    """A chat template that cannot be used, takes too long or too much, or refuses the conversation."""
 
 
 class InputError(LlamazooError, ValueError):

@@ -32,7 +32,7 @@ BUILT_IN = sorted(
 
 # For each room: the rooms that it may import from, besides itself. The first that fits counts.
 BELOW_CLI = (
-    "build contract cost decoder decoder_state device diagram discovery errors generation hooks parallel registry shelf spec weights"
+    "build chat contract cost decoder decoder_state device diagram discovery errors generation hooks parallel registry shelf spec weights"
 )
 ROOMS = {
     "errors": "",
@@ -53,8 +53,9 @@ ROOMS = {
     "weights": "decoder spec registry shelf discovery contract errors",
     "parallel": "decoder contract errors",
     "build": "cost decoder device parallel spec registry weights contract errors",
-    "generation": "decoder weights registry errors",
-    "components.builtin": "components contract generation.tokenizer hooks weights",
+    "chat": "weights errors",
+    "generation": "chat decoder decoder_state weights registry errors",
+    "components.builtin": "components contract generation hooks weights",
     "components.position.scaling": "contract errors",
     "components": "components.position.scaling contract spec.part errors",
     "testing": BELOW_CLI,

@@ -8,10 +8,27 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from llamazoo.errors import SpecError
+from llamazoo.errors import SamplingError, SpecError
 from llamazoo.spec.yaml import read_yaml
 
-__all__ = ["AsJson", "Dtype", "DtypeOption", "PartsFiles", "Settings", "overrides", "settings_of", "torch_dtype"]
+__all__ = [
+    "AsJson",
+    "Device",
+    "Dtype",
+    "DtypeOption",
+    "MinP",
+    "PartsFiles",
+    "RepetitionPenalty",
+    "Seed",
+    "Settings",
+    "Temperature",
+    "TopK",
+    "TopP",
+    "check_filters",
+    "overrides",
+    "settings_of",
+    "torch_dtype",
+]
 
 
 class Dtype(StrEnum):
@@ -32,10 +49,23 @@ PartsFiles = Annotated[
     list[Path] | None,
     typer.Option("--parts", metavar="FILE.py", help="A Python file with component classes of yours, for specs to name; repeatable."),
 ]
+Temperature = Annotated[float, typer.Option(help="0 takes the best token; more is bolder.")]
+TopK = Annotated[int | None, typer.Option(help="Draw from the k best tokens.")]
+TopP = Annotated[float | None, typer.Option(help="Draw from the fewest tokens whose probabilities reach p.")]
+MinP = Annotated[float | None, typer.Option(help="Draw from tokens with at least p times the best one's probability.")]
+RepetitionPenalty = Annotated[float, typer.Option(help="Above 1: weaken tokens that were there before.")]
+Seed = Annotated[int | None, typer.Option(help="Equal seeds give equal texts.")]
+Device = Annotated[str | None, typer.Option(help="Where to compute: cpu, cuda, cuda:1, mps.")]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="PATH=VALUE", help="Change a field of the spec, such as position.theta=5e5; repeatable."),
 ]
+
+
+def check_filters(temperature: float, *filters: float | None) -> None:
+    """Raise SamplingError for --top-k and the like where nothing is drawn."""
+    if temperature == 0 and any(setting is not None for setting in filters):
+        raise SamplingError("--top-k, --top-p and --min-p say what to draw from, but --temperature 0 draws nothing; give one above 0")
 
 
 def overrides(settings: Sequence[str] | None) -> dict[str, Any]:

@@ -8,12 +8,24 @@ from typing import Annotated
 import typer
 
 from llamazoo.build import load_model
-from llamazoo.cli.arguments import DtypeOption, PartsFiles, torch_dtype
+from llamazoo.cli.arguments import (
+    Device,
+    DtypeOption,
+    MinP,
+    PartsFiles,
+    RepetitionPenalty,
+    Seed,
+    Temperature,
+    TopK,
+    TopP,
+    check_filters,
+    torch_dtype,
+)
 from llamazoo.cli.parts import registry_with
 from llamazoo.cli.target import tokenizer_of
 from llamazoo.cli.visible import visible
 from llamazoo.device import device_of
-from llamazoo.errors import InputError, SamplingError, TokenizerError
+from llamazoo.errors import InputError, TokenizerError
 from llamazoo.generation.generate import Piece, stream
 
 __all__ = ["print_pieces", "run"]
@@ -25,21 +37,20 @@ def run(
         str | None, typer.Argument(help="The text to continue; read from stdin, less its last newline, if not given.")
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(help="At most so many new tokens.")] = 64,
-    temperature: Annotated[float, typer.Option(help="0 takes the best token; more is bolder.")] = 0.0,
-    top_k: Annotated[int | None, typer.Option(help="Draw from the k best tokens.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="Draw from the fewest tokens whose probabilities reach p.")] = None,
-    min_p: Annotated[float | None, typer.Option(help="Draw from tokens with at least p times the best one's probability.")] = None,
-    repetition_penalty: Annotated[float, typer.Option(help="Above 1: weaken tokens that were there before.")] = 1.0,
-    seed: Annotated[int | None, typer.Option(help="Equal seeds give equal texts.")] = None,
+    temperature: Temperature = 0.0,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    min_p: MinP = None,
+    repetition_penalty: RepetitionPenalty = 1.0,
+    seed: Seed = None,
     stop: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="End before this text; repeatable.")] = None,
     ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Go on after the model's own end of text.")] = False,
-    device: Annotated[str | None, typer.Option(help="Where to compute: cpu, cuda, cuda:1, mps.")] = None,
+    device: Device = None,
     dtype: DtypeOption = None,
     parts: PartsFiles = None,
 ) -> None:
     """Continue a text with a model. The continuation goes to stdout as it comes, timings go to stderr."""
-    if temperature == 0 and any(setting is not None for setting in (top_k, top_p, min_p)):
-        raise SamplingError("--top-k, --top-p and --min-p say what to draw from, but --temperature 0 draws nothing; give one above 0")
+    check_filters(temperature, top_k, top_p, min_p)
     registry = registry_with(parts)
     where = device_of(device)
     tokenizer = tokenizer_of(model, registry)

@@ -7,6 +7,7 @@ from llamazoo.components import activation, block, embedding, experts, feed_forw
 from llamazoo.components.attention import kernels, latent, multihead
 from llamazoo.components.position import absolute, bias, rope
 from llamazoo.contract.component import Component
+from llamazoo.generation.ranks import Llama3Ranks, QwenRanks
 from llamazoo.generation.tokenizer import FileTokenizer, JsonTokenizer, SentencePieceTokenizer
 from llamazoo.hooks import hookimpl
 from llamazoo.weights.checkpoint import Format
@@ -35,7 +36,7 @@ def llamazoo_components() -> Iterable[type[Component]]:
 
 @hookimpl
 def llamazoo_tokenizers() -> Iterable[type[FileTokenizer]]:
-    return [JsonTokenizer, SentencePieceTokenizer]
+    return [JsonTokenizer, SentencePieceTokenizer, Llama3Ranks, QwenRanks]
 
 
 @hookimpl

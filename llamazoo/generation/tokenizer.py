@@ -1,25 +1,40 @@
 """Text to token ids and back: sentencepiece models and tokenizer.json files, behind one face."""
 
+import functools
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import sentencepiece
 import tokenizers
 
+from llamazoo.chat.files import CONFIG_FILE, Templates, templates_in
+from llamazoo.chat.messages import Message, Rendered, matching, private_name, rendered
+from llamazoo.chat.template import ChatTemplate
 from llamazoo.errors import InputError, TokenizerError
 from llamazoo.registry import Registry, default_registry
 from llamazoo.weights.checkpoint import recognising
 from llamazoo.weights.files import plain_file, read_json
 
-__all__ = ["Decoding", "FileTokenizer", "JsonTokenizer", "SentencePieceTokenizer", "Tokenizer", "load_tokenizer", "tokenizer_file"]
+__all__ = [
+    "Decoding",
+    "FileTokenizer",
+    "JsonTokenizer",
+    "LibraryTokenizer",
+    "SentencePieceTokenizer",
+    "Tokenizer",
+    "load_tokenizer",
+    "tokenizer_file",
+]
 
 JSON_FILE = "tokenizer.json"
 MODEL_FILE = "tokenizer.model"
-CONFIG_FILE = "tokenizer_config.json"
 MAX_BYTES = 64 << 20
+TURN = re.compile(r"<\|.+\|>|<[a-z]+(_[a-z]+)+>|\[/?[A-Z_]+\]")  # what turns are marked with
+RANK = re.compile(rb"[A-Za-z0-9+/]+=* [0-9]+\s")
 HALF = "\ufffd"  # what half a character decodes to
 
 
@@ -115,6 +130,43 @@ class FileTokenizer:
     def save(self, folder: str | PathLike[str]) -> None:
         raise NotImplementedError
 
+    # Conversations
+
+    templates: Templates = Templates()
+    """The chat templates that came with it."""
+    named: Mapping[str, Any] = {}
+    """What templates know its special tokens by, such as bos_token."""
+
+    @property
+    def controls(self) -> Mapping[str, int]:
+        """The control tokens, which a template may write and a message may not: their ids by their text."""
+        return {}
+
+    def encode_rendered(self, conversation: Rendered) -> list[int]:
+        """The ids of a conversation's text: control tokens within it count, except around its mark; nothing is put before it."""
+        raise TokenizerError(f"the tokenizer {self.name!r} does not say how a conversation is encoded")
+
+    def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool = True,
+        template: str | ChatTemplate | None = None,
+        variables: Mapping[str, Any] | None = None,
+        trust_content: bool = False,
+    ) -> list[int]:
+        """The ids of a conversation, messages of {role, content}, as the tokenizer's chat template writes it.
+
+        `add_generation_prompt` ends it with what the model's answer follows. `template` names one of several templates, or is
+        one; `variables` are what it may ask for besides. What messages and variables say never becomes a control token, unless
+        `trust_content` allows it. Raises InputError, and TemplateError if there is no template, or it fails or refuses.
+        """
+        chosen = template if isinstance(template, ChatTemplate) else self.templates.find(template)
+        own = {**self.named, "add_generation_prompt": add_generation_prompt}
+        usual = {name: None for name in ("tools", "documents") if name not in (variables or {})}
+        controls = () if trust_content else self.controls
+        return self.encode_rendered(rendered(chosen, messages, own, {**usual, **(variables or {})}, controls))
+
 
 class SentencePieceTokenizer(FileTokenizer):
     """A sentencepiece model, with its beginning-of-sequence id before every text, as LLaMA was trained. Kudo & Richardson 2018."""
@@ -125,7 +177,7 @@ class SentencePieceTokenizer(FileTokenizer):
     @classmethod
     def recognises(cls, path: Path) -> bool:
         with open(path, "rb") as file:
-            return file.read(1) in (b"\n", b"")  # a list of pieces; ranks for tiktoken go by the same name and begin with a letter
+            return RANK.match(file.read(512)) is None  # ranks for tiktoken go by the same name
 
     def __init__(self, path: Path) -> None:
         try:
@@ -139,6 +191,9 @@ class SentencePieceTokenizer(FileTokenizer):
         self.bos_id: int | None = _id(self.processor.bos_id())
         eos = _id(self.processor.eos_id())
         self.eos_ids: tuple[int, ...] = () if eos is None else (eos,)
+        self.templates = templates_in(path.parent)
+        ends = {"bos_token": self.bos_id, "eos_token": eos, "unk_token": _id(self.processor.unk_id())}
+        self.named = {name: self.processor.id_to_piece(i) for name, i in ends.items() if i is not None}
 
     def encode(self, text: str) -> list[int]:
         ids: list[int] = self.processor.encode(_clean(text))
@@ -150,9 +205,115 @@ class SentencePieceTokenizer(FileTokenizer):
 
     def save(self, folder: str | PathLike[str]) -> None:
         (Path(folder) / MODEL_FILE).write_bytes(self.file)
+        self.templates.save(Path(folder))
+
+    @functools.cached_property
+    def controls(self) -> Mapping[str, int]:
+        """Control pieces, and those spelt like turns (Gemma's <start_of_turn>) that sentencepiece finds in any text."""
+        pieces = {i: self.processor.id_to_piece(i) for i in range(self.vocab_size)}
+        turns = {i for i, piece in pieces.items() if TURN.fullmatch(piece) and i in self.processor.encode(piece)}
+        return {piece: i for i, piece in pieces.items() if i in turns or self.processor.is_control(i)}
+
+    def encode_rendered(self, conversation: Rendered) -> list[int]:
+        """Each stretch of text between two control tokens is encoded by itself, as LLaMA's own code does."""
+        text, mark = conversation
+        ids: list[int] = []
+        at = 0
+        for found in [*matching(self.controls).finditer(_clean(text)), None]:
+            stretch = text[at : found.start() if found else len(text)]
+            if stretch:
+                ids += self._stretch(stretch, mark)
+            if found:
+                ids.append(self.controls[found[0]])
+                at = found.end()
+        return ids
+
+    def _stretch(self, text: str, mark: str | None) -> list[int]:
+        bare = text if mark is None else text.replace(mark, "")
+        ids: list[int] = self.processor.encode(bare)
+        if mark is not None and set(ids) & set(self.controls.values()):
+            raise InputError("a message contains a control token of the model, which sentencepiece finds in any text; take it out")
+        return ids
 
 
-class JsonTokenizer(FileTokenizer):
+class LibraryTokenizer(FileTokenizer):
+    """A tokenizer that the Hugging Face tokenizers library runs; a subclass makes it, and hands it to `adopt`."""
+
+    tokenizer: tokenizers.Tokenizer
+    where: Path
+
+    def adopt(self, tokenizer: tokenizers.Tokenizer, path: Path) -> None:
+        """Take a tokenizer into use, and the chat templates beside its file."""
+        self.tokenizer, self.where = tokenizer, path
+        self.tokenizer.no_truncation()
+        self.tokenizer.no_padding()
+        self.vocab_size = max(self.tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+        self.templates = templates_in(path.parent)
+
+    def encode(self, text: str) -> list[int]:
+        return self._ids(self.tokenizer, text)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        text: str = self.tokenizer.decode(_checked(ids, None), skip_special_tokens=False)
+        return text
+
+    @functools.cached_property
+    def controls(self) -> Mapping[str, int]:
+        """Added tokens that are declared special, end a text, or are spelt <|so|>; others are ordinary words of the vocabulary."""
+        added = self.tokenizer.get_added_tokens_decoder()
+        return {t.content: i for i, t in added.items() if t.special or i in self.eos_ids or (t.content[:2], t.content[-2:]) == ("<|", "|>")}
+
+    def encode_rendered(self, conversation: Rendered) -> list[int]:
+        text, mark = conversation
+        if mark is None:
+            return self._ids(self.tokenizer, text, add_special_tokens=False)
+        names, twin, renamed = self._without_controls
+        text = self._added.sub(lambda found: names.get(found[0], found[0]), text).replace(mark, "")
+        ids = self._ids(twin, text, add_special_tokens=False)
+        own = set(renamed)
+        unknown = getattr(self.tokenizer.model, "unk_token", None)
+        forged = {i for i in self.controls.values() if self.tokenizer.id_to_token(i) != unknown}
+        if any(i in forged and i not in own for i in ids):
+            raise InputError("a message contains a control token of the model, which cannot be encoded as plain text here; take it out")
+        return [renamed.get(i, i) for i in ids]
+
+    @functools.cached_property
+    def _added(self) -> re.Pattern[str]:
+        return matching(token.content for token in self.tokenizer.get_added_tokens_decoder().values())
+
+    @functools.cached_property
+    def _without_controls(self) -> tuple[dict[str, str], tokenizers.Tokenizer, dict[int | None, int]]:
+        """Names that nobody can guess for the control tokens; a twin that knows them by these only; and their ids from the twin's."""
+        added = self.tokenizer.get_added_tokens_decoder()
+        described = json.loads(self.tokenizer.to_str())
+        described.update(added_tokens=[], post_processor=None)
+        twin = tokenizers.Tokenizer.from_str(json.dumps(described))
+        names: dict[str, str] = {}
+        originals: dict[int | None, int] = {}
+        for i, token in sorted(added.items()):
+            name = token.content
+            if name in self.controls:
+                names[name] = private_name()
+                name = names[name]
+            settings = {key: getattr(token, key) for key in ("single_word", "lstrip", "rstrip", "normalized", "special")}
+            twin.add_tokens([tokenizers.AddedToken(name, **settings)])
+            originals[twin.token_to_id(name)] = i
+        return names, twin, originals
+
+    def _ids(self, tokenizer: tokenizers.Tokenizer, text: str, **settings: bool) -> list[int]:
+        found: list[int] = self._library(lambda: tokenizer.encode(_clean(text), **settings).ids)
+        return found
+
+    def _library(self, work: Callable[[], Any]) -> Any:
+        try:
+            return work()
+        except (KeyboardInterrupt, SystemExit, InputError):
+            raise
+        except BaseException as error:  # the library raises bare Exception, and panics past it: a pattern that backtracks too far
+            raise TokenizerError(f"{self.where}: cannot encode this text: {str(error)[:200]}") from None
+
+
+class JsonTokenizer(LibraryTokenizer):
     """A tokenizer.json of the Hugging Face tokenizers library; its end-of-sequence token comes from tokenizer_config.json beside it."""
 
     name = "json"
@@ -161,33 +322,24 @@ class JsonTokenizer(FileTokenizer):
     def __init__(self, path: Path) -> None:
         try:
             self.file = path.read_bytes()
-            self.tokenizer = tokenizers.Tokenizer.from_str(self.file.decode("utf-8"))
+            made = tokenizers.Tokenizer.from_str(self.file.decode("utf-8"))
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # the library raises bare Exception, and panics past it
             raise TokenizerError(f"{path}: is no tokenizer.json: {str(error)[:200]}") from None
-        self.tokenizer.no_truncation()
-        self.tokenizer.no_padding()
-        self.vocab_size: int = max(self.tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+        self.adopt(made, path)
         config = path.parent / CONFIG_FILE
         special = read_json(plain_file(path.parent, CONFIG_FILE)) if config.exists() else {}
         self.bos_id: int | None = self._special(special.get("bos_token"))
         eos = self._special(special.get("eos_token"))
         self.eos_ids: tuple[int, ...] = () if eos is None else (eos,)
+        self.named = {name: _content(token) for name, token in special.items() if name.endswith("_token") and _content(token) is not None}
 
     def _special(self, token: object) -> int | None:
         """The id of a token that the config gives as text, or as a map with its content."""
-        text = token.get("content") if isinstance(token, dict) else token
-        found: int | None = self.tokenizer.token_to_id(text) if isinstance(text, str) else None
+        text = _content(token)
+        found: int | None = None if text is None else self.tokenizer.token_to_id(text)
         return found
-
-    def encode(self, text: str) -> list[int]:
-        ids: list[int] = self.tokenizer.encode(_clean(text)).ids
-        return ids
-
-    def decode(self, ids: Sequence[int]) -> str:
-        text: str = self.tokenizer.decode(_checked(ids, None), skip_special_tokens=False)
-        return text
 
     def save(self, folder: str | PathLike[str]) -> None:
         (Path(folder) / JSON_FILE).write_bytes(self.file)
@@ -197,6 +349,7 @@ class JsonTokenizer(FileTokenizer):
             if i is not None
         }
         (Path(folder) / CONFIG_FILE).write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", **special}, indent=2) + "\n")
+        self.templates.save(Path(folder))
 
 
 class Decoding:
@@ -234,6 +387,11 @@ class Decoding:
     def rest(self) -> str:
         """What is held back, when no more ids come."""
         return self.tokenizer.decode(self.ids)[self.shown :] if len(self.ids) > self.certain else ""
+
+
+def _content(token: object) -> str | None:
+    text = token.get("content") if isinstance(token, dict) else token
+    return text if isinstance(text, str) else None
 
 
 def _id(number: int) -> int | None:

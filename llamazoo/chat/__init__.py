@@ -1,0 +1,1 @@
+"""Conversations as text: chat templates, which strangers write, and messages, which other strangers write."""
