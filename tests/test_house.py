@@ -32,7 +32,7 @@ BUILT_IN = sorted(
 
 # For each room: the rooms that it may import from, besides itself. The first that fits counts.
 BELOW_CLI = (
-    "build chat contract cost decoder decoder_state device diagram discovery errors generation hooks parallel registry shelf spec weights"
+    "build chat contract cost decoder decoder_state device diagram discovery errors generation hooks parallel plan registry shelf spec weights"
 )
 ROOMS = {
     "errors": "",
@@ -52,6 +52,8 @@ ROOMS = {
     "diagram": "decoder spec contract errors",
     "weights": "decoder spec registry shelf discovery contract errors",
     "parallel": "decoder contract errors",
+    "plan": "decoder parallel shelf spec contract errors",
+    "__main__": "cli",
     "build": "cost decoder device parallel spec registry weights contract errors",
     "chat": "weights errors",
     "generation": "chat decoder decoder_state weights registry errors",

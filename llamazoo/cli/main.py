@@ -23,6 +23,10 @@ __all__ = ["COMMANDS", "Commands", "app", "commands", "load_command", "main"]
 COMMANDS = {
     "list": ("llamazoo.cli.list_parts:run", "List the parts that specs may name, or the models of the zoo."),
     "show": ("llamazoo.cli.show:run", "Show what a model is made of and what it costs, without building it."),
+    "plan": (
+        "llamazoo.cli.plan:run",
+        "Tell the memory and the operations that running or training a model takes, and which GPUs have them.",
+    ),
     "check": ("llamazoo.cli.check:run", "Check a spec, or a model's folder against its spec, without reading weights."),
     "schema": ("llamazoo.cli.schema:run", "Print the JSON Schema of specs, with every part that is installed."),
     "convert": ("llamazoo.cli.convert:run", "Convert a model's folder or file to another format, or to another dtype."),
@@ -155,4 +159,4 @@ _usual_warning = warnings.showwarning
 def main() -> None:
     """The entry point: run the command line and exit."""
     warnings.showwarning = _warn
-    app()
+    app(prog_name="llamazoo")
