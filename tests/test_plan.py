@@ -33,6 +33,14 @@ SPECS: dict[str, Any] = {
     "windows": WINDOWS,
     "softcap": merge(BASE, {"n_layers": 2, "attention": {"softcap": 30.0}, "block": "sandwich", "head": {"tied": True}}),
     "parallel, learned": merge(BASE, {"n_layers": 2, "block": "parallel", "position": "learned", "feed_forward": "mlp"}),
+    "experts": merge(
+        BASE,
+        {
+            "n_layers": 3,
+            "feed_forward": {"type": "experts", "n_experts": 4, "shared": "swiglu"},
+            "layers": [{"at": 0, "feed_forward": "swiglu"}],
+        },
+    ),
     "alibi, two kinds": merge(BASE, {"n_layers": 4, "position": "alibi", "layers": [{"at": "0:2", "feed_forward": "mlp"}]}),
 }
 
@@ -178,6 +186,14 @@ def test_a_tied_table_is_read_in_each_step_and_another_is_not() -> None:
     table = 4 * BASE["vocab_size"] * BASE["dim"]
     assert untied.read_bytes == untied.weight_bytes - table
     assert tied.read_bytes == tied.weight_bytes
+
+
+def test_of_experts_a_step_reads_those_that_are_chosen() -> None:
+    spec = llamazoo.load_spec(SPECS["experts"])
+    found, told = sample(spec, torch.float32), llamazoo.describe(spec, torch.float32)
+    table = 4 * BASE["vocab_size"] * BASE["dim"]
+    assert found.read_bytes == 4 * told.active_parameters - table
+    assert Plan(spec, Use(16)).need(1).activations is not None
 
 
 def test_gpus_are_known_by_the_beginning_of_their_names() -> None:

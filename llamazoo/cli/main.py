@@ -27,6 +27,7 @@ COMMANDS = {
         "llamazoo.cli.plan:run",
         "Tell the memory and the operations that running or training a model takes, and which GPUs have them.",
     ),
+    "diff": ("llamazoo.cli.diff:run", "Show where two models differ, and what it costs; exit with 0 if they are alike, 1 if not."),
     "check": ("llamazoo.cli.check:run", "Check a spec, or a model's folder against its spec, without reading weights."),
     "schema": ("llamazoo.cli.schema:run", "Print the JSON Schema of specs, with every part that is installed."),
     "convert": ("llamazoo.cli.convert:run", "Convert a model's folder or file to another format, or to another dtype."),

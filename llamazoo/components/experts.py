@@ -132,6 +132,12 @@ class Experts(FeedForward):
     def flops(self, context: int) -> int:
         return 2 * self.router.top_k * (self.gate.numel() + self.up.numel() + self.down.numel()) // self.options.n_experts
 
+    def facts(self) -> list[str]:
+        count, width, dim = self.gate.shape
+        each = f"{dim} → {width} → {dim} each"
+        told = self.unusual("n_experts", "top_k", "hidden_dim", "router", "shared")
+        return [f"{count} experts, {self.router.top_k} for each token", each, *told]
+
     def idle_parameters(self) -> int:
         count = self.options.n_experts
         return sum(p.numel() for p in self.parameters(recurse=False)) // count * (count - self.router.top_k)

@@ -16,6 +16,7 @@ FILLS = {
     "feed_forward": ("#d9ecf7", "#3f7fa6"),
     "embedding": ("#e4f0d9", "#6b9440"),
     "position": ("#eee7f6", "#8465ab"),
+    "router": ("#f9dfe4", "#b0586c"),
     "head": ("#e4f0d9", "#6b9440"),
 }
 OTHER = ("#ececec", "#7d7d7d")

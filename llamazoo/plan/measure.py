@@ -78,9 +78,11 @@ class Sample:
 
     @property
     def read_bytes(self) -> int:
-        """Weights that a decoding step reads: all but a table of which it looks up a few rows."""
+        """Weights that a decoding step reads, at least: not a table of which it looks up a few rows, nor experts that no row chooses."""
         tied = {id(p) for p in self.model.head.parameters()}
-        return self.weight_bytes - sum(p.nbytes for p in self.model.embedding.parameters() if id(p) not in tied)
+        looked_up = sum(p.nbytes for p in self.model.embedding.parameters() if id(p) not in tied)
+        idle = self._over_layers(lambda module: sum(m.idle_parameters() for m in module.modules() if isinstance(m, Component)))
+        return self.weight_bytes - looked_up - idle * self.dtype.itemsize
 
     def _over_layers(self, count: Any) -> int:
         blocks: list[int] = [count(block) for block in self.model.blocks]
@@ -102,7 +104,8 @@ class Sample:
 
     def prefill_peak(self, batch: int, context: int, chunk: int) -> int:
         """The most bytes of activations while the last `chunk` tokens of `context` enter a state."""
-        with self._without_data() as model, torch.no_grad():
+        with self._without_data() as model:
+            model.requires_grad_(False)  # rather than no_grad, under which a part may look at values to save time
             device = torch.device("cpu")
             tokens = torch.zeros(batch, chunk, dtype=torch.int64)
             with Live([*model.parameters(), *model.buffers()]) as live:

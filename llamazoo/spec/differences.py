@@ -96,8 +96,10 @@ def _layer(spec: ArchitectureSpec, layer: LayerSpec) -> Fields:
 
 
 def _compared(mine: Any, other: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if path in FREE_OPTIONS:
+        return
     if not (isinstance(mine, dict) and isinstance(other, dict)):
-        if mine != other and path not in FREE_OPTIONS:
+        if mine != other:
             yield path, mine, other
         return
     if mine.get("type") != other.get("type"):  # another part altogether, whose options need not be compared

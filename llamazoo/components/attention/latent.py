@@ -164,6 +164,12 @@ class Latent(Attention):
         heads = self.o.weight.shape[1] // self.v_dim
         return super().flops(context) - 2 * self.kv_up.weight.numel() + 2 * heads * min(self.products(1, max(seen, 1)))
 
+    def facts(self) -> list[str]:
+        heads = self.o.in_features // self.v_dim
+        widths = f"{heads} heads of width {self.nope_dim} + {self.rope_dim} rotated, values {self.v_dim}"
+        ranks = [f"rank {self.kv_rank} for keys and values", *([f"rank {self.q_down.out_features} for queries"] if self.q_down else [])]
+        return [widths, *ranks, *self.unusual("kv_rank", "q_rank", "nope_dim", "v_dim", "norm")]
+
     def splits(self) -> dict[str, Split]:
         queries = "q" if self.q is not None else "q_up"
         return {queries: Column(self.nope_dim + self.rope_dim), "kv_up": Column(self.nope_dim + self.v_dim), "o": Row(self.v_dim)}
