@@ -34,6 +34,7 @@ def build_model(
     *,
     overrides: Mapping[str, Any] | None = None,
     weights: str | PathLike[str] | None = None,
+    partial: bool = False,
     device: Device | None = None,
     dtype: torch.dtype | None = None,
     mesh: DeviceMesh | None = None,
@@ -43,7 +44,8 @@ def build_model(
     """A model of this spec: a zoo name, a file, a map or an ArchitectureSpec, with `overrides` merged over it.
 
     Fresh values come from the spec's `init`; `weights`, a model's folder of any format, is loaded instead, all of it or
-    nothing. `dtype` is the argument, else the spec's, else PyTorch's default; so is `device`. Weights larger than
+    nothing. With `partial`, an ablation of what lies there loads what the two have in common, a part that was exchanged
+    keeps fresh values, and `model.load_report` lists both. `dtype` is the argument, else the spec's, else PyTorch's default; so is `device`. Weights larger than
     `budget` ("8GB"), or than the device's memory, raise ResourceLimitError before anything is allocated.
 
     With a one-dimensional `mesh`, called by all its processes, each holds its share of the model and computes its part
@@ -53,7 +55,9 @@ def build_model(
     found = load_spec(spec, overrides, registry=registry)
     if weights is not None:
         checkpoint = open_checkpoint(Path(weights), registry or default_registry())
-        return load_checkpoint(found, checkpoint, device, dtype, share=share, budget=budget)
+        return load_checkpoint(found, checkpoint, device, dtype, partial=partial, share=share, budget=budget)
+    if partial:
+        raise InputError("partial is about weights; say which")
     target, dtype = _device(device, share), dtype_of(found, dtype)
     model = _shapes(found, target, dtype, budget, share)
     if share is not None:
@@ -69,6 +73,7 @@ def build_model(
 def load_model(
     folder: str | PathLike[str],
     *,
+    overrides: Mapping[str, Any] | None = None,
     device: Device | None = None,
     dtype: torch.dtype | None = None,
     mesh: DeviceMesh | None = None,
@@ -80,12 +85,14 @@ def load_model(
 
     Every tensor must be there, fit and be used, or WeightsError lists all that do not and nothing is loaded. With
     `partial`, what is missing keeps fresh values, and `model.load_report` says what was and what was not loaded.
+    `overrides` are merged over the model's own spec: `load_model(folder, overrides={"norm": "layernorm"}, partial=True)`.
     """
     share = None if mesh is None else Processes(mesh)
     if not isinstance(folder, str | PathLike):
         raise InputError(f"a folder is named by a text or a path, found {folder!r}")
     checkpoint = open_checkpoint(Path(folder), registry or default_registry())
-    return load_checkpoint(checkpoint.spec, checkpoint, device, dtype, partial=partial, share=share, budget=budget)
+    spec = checkpoint.spec if overrides is None else load_spec(checkpoint.spec, overrides, registry=registry)
+    return load_checkpoint(spec, checkpoint, device, dtype, partial=partial, share=share, budget=budget)
 
 
 def save_model(
