@@ -45,8 +45,9 @@ def build_model(
 
     Fresh values come from the spec's `init`; `weights`, a model's folder of any format, is loaded instead, all of it or
     nothing. With `partial`, an ablation of what lies there loads what the two have in common, a part that was exchanged
-    keeps fresh values, and `model.load_report` lists both. `dtype` is the argument, else the spec's, else PyTorch's default; so is `device`. Weights larger than
-    `budget` ("8GB"), or than the device's memory, raise ResourceLimitError before anything is allocated.
+    keeps fresh values, and `model.load_report` lists both. `dtype` is the argument, else the spec's, else PyTorch's default;
+    so is `device`. Weights larger than `budget` ("8GB"), or than the device's memory, raise ResourceLimitError before
+    anything is allocated.
 
     With a one-dimensional `mesh`, called by all its processes, each holds its share of the model and computes its part
     of every call; UnsupportedError says what does not divide.
