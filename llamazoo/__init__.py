@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         Routing,
     )
     from llamazoo.contract.options import ComponentOptions, Fraction, NonNegative, Positive, Size
+    from llamazoo.contract.spare import Spare
     from llamazoo.contract.split import Column, Row, Share
     from llamazoo.contract.state import KeyValueState, State, TokenState
     from llamazoo.contract.step import Losses, Step
@@ -165,6 +166,7 @@ __all__ = [
     "Share",
     "Site",
     "Size",
+    "Spare",
     "SpecError",
     "Split",
     "State",
@@ -239,6 +241,7 @@ _HOMES = {
         "Routing",
     ),
     "llamazoo.contract.options": ("ComponentOptions", "Fraction", "NonNegative", "Positive", "Size"),
+    "llamazoo.contract.spare": ("Spare",),
     "llamazoo.contract.split": ("Column", "Row", "Share"),
     "llamazoo.contract.state": ("KeyValueState", "State", "TokenState"),
     "llamazoo.contract.step": ("Losses", "Step"),

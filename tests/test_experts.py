@@ -3,6 +3,7 @@
 b batch, t tokens, d model width, f width of an expert, n experts, c of them chosen.
 """
 
+import copy
 import math
 from collections.abc import Callable
 from typing import Any
@@ -111,6 +112,41 @@ def test_grouped_products_have_second_derivatives_and_empty_groups() -> None:
     close(llamazoo.grouped_linear(x, weight, ends), torch.stack([weight[g] @ x[i] for i, g in enumerate((1, 1, 1, 3))]))
     for check in (torch.autograd.gradcheck, torch.autograd.gradgradcheck):
         assert check(lambda a, b: llamazoo.grouped_linear(a, b, ends), (x, weight))
+
+
+def test_the_memory_of_a_large_gradient_is_used_again_while_the_model_trains() -> None:
+    spare, like = llamazoo.Spare(), torch.empty(0)
+    assert spare.empty((4, 4), like).shape == (4, 4)
+    large = (1 << 12, 1 << 11)
+    places = set()
+    for _ in range(3):
+        view = spare.empty(large, like)[3:].detach()  # whoever holds some of it holds all of it
+        other = spare.empty(large, like)
+        assert other.untyped_storage().data_ptr() != view.untyped_storage().data_ptr()
+        places.add(view.untyped_storage().data_ptr())
+        del other, view
+    assert len(places) <= 2
+    assert spare._free is not None
+    assert copy.deepcopy(spare)._free is None
+    held = spare.empty(large, like)
+    spare.keep(False)
+    del held
+    assert spare._free is None
+
+
+def test_large_gradients_in_lent_memory_are_right_and_accumulate() -> None:
+    ends = llamazoo.grouped_ends(torch.tensor([0, 0, 2, 2, 2]), 4)
+    weight, spare = torch.randn(4, 2048, 2048).requires_grad_(), llamazoo.Spare()
+    x = torch.randn(5, 2048)
+    slopes = []
+    for lent in (spare, spare, None):
+        weight.grad = None
+        llamazoo.grouped_linear(x, weight, ends, lent).square().sum().backward()
+        llamazoo.grouped_linear(x, weight, ends, lent).sum().backward()
+        slopes.append(weight.grad.clone())
+    assert torch.equal(slopes[0], slopes[2])
+    assert torch.equal(slopes[1], slopes[2])
+    assert not slopes[0][[1, 3]].any()
 
 
 @pytest.mark.cuda

@@ -4,7 +4,7 @@ b batch, t tokens, d model width, f hidden width of one expert, n experts, c of 
 """
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from llamazoo.contract.draw import Draw
 from llamazoo.contract.grouped import grouped_ends, grouped_linear
 from llamazoo.contract.kinds import Activation, FeedForward, Router, Routing
 from llamazoo.contract.options import ComponentOptions, NonNegative, Positive, Size
+from llamazoo.contract.spare import Spare
 from llamazoo.contract.split import Column, Row, Split
 from llamazoo.contract.step import Losses, Step
 from llamazoo.spec.part import ActivationPart, FeedForwardPart, RouterPart, part
@@ -76,6 +77,7 @@ class Experts(FeedForward):
         self.gate_bias: nn.Parameter | None = parameter(count, width) if options.bias else None
         self.up_bias: nn.Parameter | None = parameter(count, width) if options.bias else None
         self.down_bias: nn.Parameter | None = parameter(count, site.dim) if options.bias else None
+        self.spares = {name: Spare() for name in ("gate", "up", "down")}  # for gradients, which are as large as all experts are
         self.activation: Activation = site.build(options.activation)
         self.shared: FeedForward | None = site.build(options.shared) if options.shared else None
 
@@ -100,12 +102,18 @@ class Experts(FeedForward):
         chosen, order = experts.flatten().sort(stable=True)  # [m]
         ends = grouped_ends(chosen, self.options.n_experts)
         rows = F.embedding(order // experts.shape[-1], x.flatten(0, 1))  # whose gradient is summed in order, and not by atomics
-        gate, up = grouped_linear(rows, self.gate, ends), grouped_linear(rows, self.up, ends)
+        gate = grouped_linear(rows, self.gate, ends, self.spares["gate"])
+        up = grouped_linear(rows, self.up, ends, self.spares["up"])
         if self.gate_bias is not None and self.up_bias is not None:
             gate, up = gate + F.embedding(chosen, self.gate_bias), up + F.embedding(chosen, self.up_bias)
-        y = grouped_linear(self._gated(gate, up), self.down, ends)
+        y = grouped_linear(self._gated(gate, up), self.down, ends, self.spares["down"])
         back = torch.empty_like(order).scatter(0, order, torch.arange(len(order), device=order.device))
         return _weighted(F.embedding(back, y).view(*experts.shape, -1), weights)
+
+    def train(self, mode: bool = True) -> Self:
+        for spare in self.spares.values():
+            spare.keep(mode)
+        return super().train(mode)
 
     def _gated(self, gate: Tensor, up: Tensor) -> Tensor:  # [m f] -> [m f]
         limit, offset = self.options.limit, self.options.up_offset

@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from llamazoo.contract.spare import Spare
+
 __all__ = ["grouped_ends", "grouped_linear"]
 
 ALIGNED = 16  # bytes, of which every row that PyTorch's grouped product reads has to be a whole number
@@ -27,16 +29,20 @@ def grouped_ends(groups: Tensor, count: int) -> Tensor:
     return torch.searchsorted(groups, torch.arange(count, device=groups.device), right=True)
 
 
-def grouped_linear(x: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
+def grouped_linear(x: Tensor, weight: Tensor, ends: Tensor, spare: Spare | None = None) -> Tensor:
     """Each row of x [m i] times the transpose of its group's matrix, of `weight` [n o i]; groups end at `ends` [n]. -> [m o]
 
     Every matrix lies as a linear layer's weight does, so neither the product nor its gradients copy it. The gradient of `weight`
-    is written once, into one tensor, rather than added up from one full-sized tensor per matrix.
+    is written once, into one tensor, rather than added up from one full-sized tensor per matrix; `spare` may lend the memory.
     """
-    if torch.compiler.is_compiling() or torch.is_grad_enabled():
-        y: Tensor = _linear(x, weight, ends)
-        return y
-    return _product(x, weight, ends)  # the same without an operator's overhead, which a decoding step would feel
+    y: Tensor
+    if torch.compiler.is_compiling():
+        y = _linear(x, weight, ends)
+    elif torch.is_grad_enabled():
+        y = _Linear.apply(x, weight, ends, spare)  # type: ignore[no-untyped-call]
+    else:
+        y = _product(x, weight, ends)  # the same without the overhead of either, which a decoding step would feel
+    return y
 
 
 def _product(x: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
@@ -48,12 +54,12 @@ def _product(x: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
     return y
 
 
-def _outer_product(y: Tensor, x: Tensor, ends: Tensor) -> Tensor:
+def _outer_product(y: Tensor, x: Tensor, ends: Tensor, spare: Spare | None = None) -> Tensor:
     if _has_kernel(y, x):
         return F.grouped_mm(y.t(), x, offs=ends.int())
-    count = len(ends)
-    result = x.new_empty(count, y.shape[1], x.shape[1])
-    empty = set(range(count))
+    shape = len(ends), y.shape[1], x.shape[1]
+    result = x.new_empty(shape) if spare is None else spare.empty(shape, x)
+    empty = set(range(len(ends)))
     for group, begin, end in _filled(ends):
         torch.mm(y[begin:end].t(), x[begin:end], out=result[group])
         empty.remove(group)
@@ -116,6 +122,28 @@ def _outer_backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, Tensor | No
     of_y = _linear(x, slope, ends) if ctx.needs_input_grad[0] else None
     of_x = _linear(y, slope.transpose(1, 2), ends) if ctx.needs_input_grad[1] else None
     return of_y, of_x, None
+
+
+class _Linear(torch.autograd.Function):
+    """The operator as eager mode calls it: its gradient may be written to memory that is lent, which an operator cannot be given."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, ends: Tensor, spare: Spare | None) -> Tensor:
+        ctx.save_for_backward(x, weight, ends)
+        ctx.spare = spare
+        return _product(x, weight, ends)
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        x, weight, ends = ctx.saved_tensors
+        if torch.is_grad_enabled():  # the gradient shall have one too
+            return *_linear_backward(ctx, slope), None
+        slope = slope.contiguous()
+        of_x = _product(slope, weight.transpose(1, 2), ends) if ctx.needs_input_grad[0] else None
+        if not ctx.needs_input_grad[1]:
+            return of_x, None, None, None
+        first = weight.is_leaf and weight.grad is None  # what is added to a gradient that is there is needed for a moment only
+        return of_x, _outer_product(slope, x, ends, ctx.spare if first else None), None, None
 
 
 _linear.register_autograd(_linear_backward, setup_context=_keep)
