@@ -31,9 +31,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made.add_special_tokens(["<|start|>", "<|end|>"])
     made.save(str(path / "tokenizer.json"))
     (path / "tokenizer_config.json").write_text(json.dumps({"chat_template": TEMPLATE}))
-    model = llamazoo.build_model(
-        "llama-tiny", overrides={"n_layers": 2, "vocab_size": 258, "max_seq_len": 256, "init": {"std": 0.3}}, seed=1
-    )
+    changes = {"n_layers": 2, "vocab_size": 258, "max_seq_len": 256, "init": {"std": 0.3}}
+    model = llamazoo.build_model("llama-tiny", overrides=changes)
     llamazoo.save_model(model, path / "model", tokenizer=llamazoo.load_tokenizer(path))
     return path / "model"
 

@@ -15,6 +15,7 @@ from llamazoo.chat.files import CONFIG_FILE, Templates, templates_in
 from llamazoo.chat.messages import Message, Rendered, matching, private_name, rendered
 from llamazoo.chat.template import ChatTemplate
 from llamazoo.errors import InputError, TokenizerError
+from llamazoo.generation.patterns import check_patterns
 from llamazoo.registry import Registry, default_registry
 from llamazoo.weights.checkpoint import recognising
 from llamazoo.weights.files import plain_file, read_json
@@ -33,6 +34,7 @@ __all__ = [
 JSON_FILE = "tokenizer.json"
 MODEL_FILE = "tokenizer.model"
 MAX_BYTES = 64 << 20
+MAX_TEXTS = 1_600_000  # 1.3 million in the largest published tokenizer.json
 TURN = re.compile(r"<\|.+\|>|<[a-z]+(_[a-z]+)+>|\[/?[A-Z_]+\]")  # what turns are marked with
 RANK = re.compile(rb"[A-Za-z0-9+/]+=* [0-9]+\s")
 HALF = "\ufffd"  # what half a character decodes to
@@ -322,11 +324,15 @@ class JsonTokenizer(LibraryTokenizer):
     def __init__(self, path: Path) -> None:
         try:
             self.file = path.read_bytes()
+            if (texts := self.file.count(b'"') // 2) > MAX_TEXTS:
+                raise TokenizerError(f"{path}: has {texts} texts; a vocabulary with its merges has at most {MAX_TEXTS}")
             made = tokenizers.Tokenizer.from_str(self.file.decode("utf-8"))
-        except (KeyboardInterrupt, SystemExit):
+            parts = [json.loads(part.__getstate__()) for part in (made.normalizer, made.pre_tokenizer) if part is not None]
+        except (KeyboardInterrupt, SystemExit, TokenizerError):
             raise
         except BaseException as error:  # the library raises bare Exception, and panics past it
             raise TokenizerError(f"{path}: is no tokenizer.json: {str(error)[:200]}") from None
+        check_patterns(parts, str(path))
         self.adopt(made, path)
         config = path.parent / CONFIG_FILE
         special = read_json(plain_file(path.parent, CONFIG_FILE)) if config.exists() else {}
