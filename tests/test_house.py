@@ -31,7 +31,12 @@ BUILT_IN = sorted(
 )
 
 # For each room: the rooms that it may import from, besides itself. The first that fits counts.
-BELOW_CLI = "build chat contract cost decoder decoder_state device diagram discovery errors generation hooks parallel plan registry shelf spec weights"
+BELOW_CLI = " ".join(
+    (
+        "build chat contract cost decoder decoder_state device diagram discovery errors generation hooks",
+        "parallel plan registry shelf spec weights",
+    )
+)
 ROOMS = {
     "errors": "",
     "contract": "errors",
