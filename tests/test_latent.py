@@ -1,5 +1,6 @@
 """Attention over latents: its two forms, its small cache, its rotary rows, and the models that it comes from."""
 
+import math
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -334,6 +335,15 @@ def theirs_of(name: str) -> str:
     return f"model.layers.{layer}.{norms[part]}.{rest[0]}"
 
 
+def yarn(mscale: float, mscale_all_dim: float) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The context stretched fourfold, in their words and in ours; scores are multiplied by the square of a softening, too."""
+    said = {"factor": 4.0, "beta_fast": 2.0, "beta_slow": 0.5, "mscale": mscale, "mscale_all_dim": mscale_all_dim}
+    theirs = {**said, "rope_type": "yarn", "rope_theta": 100.0, "original_max_position_embeddings": 16}
+    ours = {"theta": 100.0, "scaling": {**said, "type": "yarn", "original": 16}}
+    softening = 1 + 0.1 * mscale_all_dim * math.log(4)
+    return {"rope_parameters": theirs}, {"position": ours, "attention": {"scale": softening**2 / math.sqrt(12 + 8)}}
+
+
 @pytest.mark.parametrize(
     ("family", "fields", "changes"),
     [
@@ -342,8 +352,12 @@ def theirs_of(name: str) -> str:
         ("V3", {}, {}),
         ("V3", {"rope_interleave": False, "attention_bias": True}, {"position": {"layout": "half"}, "attention": {"bias": True}}),
         ("V3", {"q_lora_rank": None}, {"attention": {"q_rank": None}}),
+        ("V2", *yarn(0.707, 0.707)),
+        ("V2", *yarn(1.0, 0.5)),
+        ("V3", *yarn(1.0, 1.0)),
+        ("V3", *yarn(0.5, 1.0)),
     ],
-    ids=str,
+    ids=["V2", "V2 Lite, biases", "V3", "V3 by halves, biases", "V3 without q_rank", *(f"YaRN {n}" for n in range(4))],
 )
 def test_transformers_computes_the_same(family: str, fields: dict[str, Any], changes: dict[str, Any]) -> None:
     transformers = pytest.importorskip("transformers")
@@ -375,8 +389,12 @@ def test_transformers_computes_the_same(family: str, fields: dict[str, Any], cha
     tokens = tokens_of(2, 40)
     with torch.no_grad():
         expected = theirs(tokens).logits
-        torch.testing.assert_close(model(tokens), expected, rtol=0, atol=1e-5)
         state = model.new_state(2)
         cached = torch.cat([model(piece, state=state) for piece in tokens.split([30, *[1] * 10], 1)], 1)
-    torch.testing.assert_close(cached, expected, rtol=0, atol=1e-5)
-    assert expected.abs().max() > 1
+        close = 1e-5 * expected.abs().max().item()  # angles, norms and softmax are float32 there, whatever the model's dtype
+        torch.testing.assert_close(model(tokens), expected, rtol=0, atol=close)
+        torch.testing.assert_close(cached, expected, rtol=0, atol=close)
+        other = llamazoo.load_spec(model.spec, {"attention.scale": 1.01 * latent_of(model).scale})
+        scaled = llamazoo.build_model(other, dtype=torch.float64)
+        scaled.load_state_dict(model.state_dict())
+        assert (scaled(tokens) - expected).abs().max() > 100 * close  # so that much would be seen
