@@ -86,3 +86,12 @@ def test_names_in_differences_cannot_rewrite_the_screen(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert "\x1b[2J" not in result.output
     assert "[red]" in result.output
+
+
+def test_of_models_of_different_depth_the_layers_that_both_have_are_compared(tmp_path: Path) -> None:
+    path = tmp_path / "deeper.yaml"
+    path.write_text(
+        "extends: llama-tiny\nn_layers: 9\nposition: {theta: 5e5}\nlayers: [{at: 1, attention: {window: 7}}, {at: 8, norm: layernorm}]\n"
+    )
+    found = {each.where for each in llamazoo.differences(TINY, llamazoo.load_spec(path))}
+    assert found == {"n_layers", "position.theta", "layer 1: attention.window"}

@@ -2,14 +2,14 @@
 
 from llamazoo.diagram.scene import Shown
 from llamazoo.diagram.shapes import Box, Sketch, Words
-from llamazoo.diagram.words import short, shortened, width
+from llamazoo.diagram.words import short, shortened, width, wrapped
 
 __all__ = ["FILLS", "GREY", "INK", "box", "pill"]
 
 INK, GREY = "#222222", "#666666"
 TITLE, SMALL = 13.0, 11.0
 PAD, LEADING = 9.0, 15.0
-LEAST, MOST = 150.0, 330.0  # widths of a box
+LEAST, MOST = 150.0, 280.0  # widths of a box
 FILLS = {
     "norm": ("#fdf6d8", "#b59b2c"),
     "attention": ("#fde3d0", "#c2703a"),
@@ -26,7 +26,7 @@ SHORT_KINDS = {"feed_forward": "feed-forward", "norm": ""}  # a norm's name says
 def box(shown: Shown, least: float = LEAST) -> Sketch:
     """A box around (0, 0) at the middle of its lower edge."""
     rows = [(_title(shown), TITLE, INK, True)]
-    rows += [(shortened(fact, SMALL, MOST - 2 * PAD), SMALL, INK, False) for fact in shown.facts]
+    rows += [(line, SMALL, INK, False) for fact in shown.facts for line in wrapped(fact, SMALL, MOST - 2 * PAD)]
     counted = f"{short(shown.parameters)} parameters" if shown.parameters else ""
     inner = _row([box(part, least=90.0) for part in shown.inner])
     left, top, right, bottom = inner.reach if inner.shapes else (0.0, 0.0, 0.0, 0.0)

@@ -2,7 +2,7 @@
 
 import unicodedata
 
-__all__ = ["plain", "short", "shortened", "width"]
+__all__ = ["plain", "short", "shortened", "width", "wrapped"]
 
 # Widths in em, of the widest of the usual sans-serif fonts (DejaVu Sans); a character that is not here is as wide as its class.
 NARROW = dict.fromkeys(" !'(),./:;I|[]f-", 0.42) | dict.fromkeys("rt", 0.46) | dict.fromkeys("ijl'.,", 0.34)
@@ -44,6 +44,17 @@ def shortened(text: str, size: float, room: float, bold: bool = False) -> str:
             break
         kept += c
     return kept.rstrip() + "…"
+
+
+def wrapped(text: str, size: float, room: float, most: int = 3) -> list[str]:
+    """The text in lines that fit, broken between words; the last of `most` lines is cut short if need be."""
+    lines, pending = list[str](), plain(text).split(" ")
+    while pending and len(lines) + 1 < most:
+        line = [pending.pop(0)]
+        while pending and width(" ".join([*line, pending[0]]), size) <= room:
+            line.append(pending.pop(0))
+        lines.append(shortened(" ".join(line), size, room))
+    return [*lines, shortened(" ".join(pending), size, room)] if pending else lines
 
 
 def short(count: int) -> str:

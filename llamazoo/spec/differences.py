@@ -41,13 +41,12 @@ class Difference(NamedTuple):
 def differences(ours: ArchitectureSpec, theirs: ArchitectureSpec) -> list[Difference]:
     """Where two specs mean different models, field by field; where a part is another, only that."""
     found = [Difference(*each) for each in _compared(_whole(ours), _whole(theirs))]
-    if ours.n_layers != theirs.n_layers:
-        return found
     layers: dict[tuple[str, str, str], list[int]] = {}
     values: dict[tuple[str, str, str], tuple[str, Any, Any]] = {}
     compared: dict[tuple[int, int], list[tuple[str, Any, Any]]] = {}
     known: dict[int, Fields] = {}
-    for number in range(ours.n_layers):
+    every = min(ours.n_layers, theirs.n_layers)  # of a deeper model, those that the other has too
+    for number in range(every):
         mine, other = ours.layer(number), theirs.layer(number)
         pair = id(mine), id(other)  # a spec keeps one LayerSpec for each sort of layer
         if pair not in compared:
@@ -59,7 +58,6 @@ def differences(ours: ArchitectureSpec, theirs: ArchitectureSpec) -> list[Differ
             key = each[0], repr(each[1]), repr(each[2])
             values[key] = each
             layers.setdefault(key, []).append(number)
-    every = ours.n_layers
     return found + [Difference(*values[key], None if len(numbers) == every else tuple(numbers)) for key, numbers in layers.items()]
 
 

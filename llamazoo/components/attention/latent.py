@@ -166,9 +166,9 @@ class Latent(Attention):
 
     def facts(self) -> list[str]:
         heads = self.o.in_features // self.v_dim
-        widths = f"{heads} heads of width {self.nope_dim} + {self.rope_dim} rotated, values {self.v_dim}"
+        widths = [f"{heads} heads of width {self.nope_dim} + {self.rope_dim} rotated", f"values of width {self.v_dim}"]
         ranks = [f"rank {self.kv_rank} for keys and values", *([f"rank {self.q_down.out_features} for queries"] if self.q_down else [])]
-        return [widths, *ranks, *self.unusual("kv_rank", "q_rank", "nope_dim", "v_dim", "norm")]
+        return [*widths, *ranks, *self.unusual("kv_rank", "q_rank", "nope_dim", "v_dim", "norm")]
 
     def splits(self) -> dict[str, Split]:
         queries = "q" if self.q is not None else "q_up"
