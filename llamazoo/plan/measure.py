@@ -142,7 +142,7 @@ class Sample:
         """The model anew, its tensors without data saying that they are on the CPU. UnsupportedError if a part looks at values."""
         model = _shapes(self.spec, self.dtype, self.processes)
         try:
-            with FakeTensorMode():
+            with FakeTensorMode(), _as_if_traced():
                 for module in model.modules():
                     for name, p in module._parameters.items():
                         if p is not None:
@@ -155,6 +155,17 @@ class Sample:
                 yield model
         except (DataDependentOutputException, DynamicOutputShapeException) as error:
             raise UnsupportedError(f"a part of this model looks at values; its activations cannot be measured without: {error}") from error
+
+
+@contextmanager
+def _as_if_traced() -> Iterator[None]:
+    """Let parts believe that they are being compiled: whatever has a way without looking at values then takes it."""
+    before = torch.compiler._is_compiling_flag
+    torch.compiler._is_compiling_flag = True
+    try:
+        yield
+    finally:
+        torch.compiler._is_compiling_flag = before
 
 
 def sample(spec: ArchitectureSpec, dtype: torch.dtype, processes: int = 1) -> Sample:
