@@ -32,6 +32,7 @@ REGISTRY = llamazoo.default_registry()
 BUILT_IN = sorted({o.component for o in REGISTRY.offers() if o.distribution == "llamazoo"}, key=lambda c: (c.kind, c.name))
 LONG = {"type": "longrope", "short_factor": [1.0, 1.1, 1.5, 2.0], "long_factor": [1.0, 2.0, 5.0, 9.0], "original": 12}
 FURTHER_OPTIONS = {
+    ("norm", "rmsnorm"): [{"unit_offset": True}],
     ("norm", "layernorm"): [{"bias": False}],
     ("activation", "gelu"): [{"approximate": "tanh"}],
     ("feed_forward", "gated"): [{"activation": a, "bias": True} for a in ("gelu", "relu", "sigmoid", "identity")],
@@ -59,14 +60,19 @@ FURTHER_OPTIONS = {
         {"scaling": {**LONG, "original": 30, "attention_factor": 1.5}, "layout": "interleaved"},
     ],
     ("position", "t5"): [{"buckets": 8, "max_distance": 12}],
+    ("position", "alibi"): [{"bias_max": 4.0}, {"scale": 0.3}],
+    ("block", "prenorm"): [{"residual_scale": 0.22}],
     ("block", "parallel"): [{"shared_norm": True}],
-    ("embedding", "table"): [{"scale": "sqrt_dim"}, {"scale": 0.5}],
+    ("embedding", "table"): [{"scale": "sqrt_dim"}, {"scale": 0.5, "norm": "layernorm"}],
     ("head", "linear"): [{"tied": True}, {"bias": True, "scale": 0.5, "softcap": 5.0}],
     ("kernel", "auto"): [{"candidates": ["eager"]}],
     ("attention", "multihead"): [
         {"n_kv_heads": 1},
         {"n_kv_heads": 4, "qkv_bias": True, "out_bias": True},
         {"qk_norm": "rmsnorm", "scale": 0.2},
+        {"qk_norm": "rmsnorm", "qk_norm_over": "all"},
+        {"qk_norm": "layernorm", "qk_norm_over": "all", "n_kv_heads": 1, "clip": 1.0},
+        {"sinks": True, "window": 5},
         {"softcap": 3.0},
         {"window": 5},
         {"window": 1},
@@ -120,9 +126,9 @@ ATTENTIONS = [
     {"kernel": "sdpa"},
     {"kernel": "eager", "n_kv_heads": 1},
     {"window": 4, "kernel": "sdpa"},
-    {"window": 6, "kernel": "eager", "softcap": 4.0, "qk_norm": "rmsnorm"},
+    {"window": 6, "kernel": "eager", "softcap": 4.0, "qk_norm": "rmsnorm", "sinks": True},
 ]
-BLOCKS = ["prenorm", "postnorm", "sandwich", "parallel", {"type": "parallel", "shared_norm": True}]
+BLOCKS = ["prenorm", "postnorm", "reordered", "sandwich", "parallel", {"type": "parallel", "shared_norm": True}]
 
 
 @pytest.mark.parametrize("position", POSITIONS, ids=str)
@@ -150,6 +156,20 @@ def test_layers_may_differ_in_position_window_and_parts() -> None:
     }
     tried = subject(multihead, {"window": 5}, around=around)
     found = failures(tried, QUICK)
+    assert found == [], told(found)
+
+
+def test_layers_without_positions_between_rotated_ones_keep_the_contract() -> None:
+    around = {
+        "n_layers": 4,
+        "positions": {"rope": {"type": "rope", "theta": 100.0}, "nope": "none"},
+        "position": "rope",
+        "layers": [{"every": 4, "offset": 3, "position": "nope"}],
+    }
+    tried = subject(REGISTRY.find("attention", "multihead").component, {}, around=around)
+    assert [tried.spec.layer(i).position for i in range(4)] == ["rope", "rope", "rope", "nope"]
+    checks = ["causality", "batch", "cached", "padding", "segments", "state_rows", "rewind", "splits", "round_trip"]
+    found = failures(tried, checks)
     assert found == [], told(found)
 
 

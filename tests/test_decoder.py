@@ -784,3 +784,10 @@ def test_models_and_specs_can_be_pickled() -> None:
     again = pickle.loads(pickle.dumps(model))
     assert again.spec == model.spec
     close(again(text(1, 5)), model(text(1, 5)))
+
+
+@pytest.mark.parametrize(("dtype", "root"), [(torch.float64, 3072**0.5), (torch.float32, 55.4256248), (torch.bfloat16, 55.5)], ids=str)
+def test_the_root_of_the_width_is_rounded_to_the_models_number_type(dtype: torch.dtype, root: float) -> None:
+    model = build(torch.float32, n_layers=1, dim=3072, embedding={"scale": "sqrt_dim"}).to(dtype)
+    tokens = text(2, 5)
+    assert torch.equal(model.embedding(tokens), model.embedding.weight[tokens] * torch.tensor(root, dtype=dtype))

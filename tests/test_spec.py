@@ -336,3 +336,11 @@ def test_what_is_known_of_a_model_is_inherited_and_makes_no_difference(tmp_path:
     assert llamazoo.differences(two, parse_spec(tiny())) == []
     with pytest.raises(SpecError, match=r"about\.released"):
         parse_spec(tiny(about={"released": "last week"}))
+
+
+def test_an_option_that_would_do_nothing_or_that_the_kernel_cannot_do_is_refused() -> None:
+    around = {"attention": {"type": "multihead", "qk_norm_over": "all"}}
+    with pytest.raises(SpecError, match=r"attention\.qk_norm_over: says what qk_norm is taken over, and there is none"):
+        llamazoo.load_spec("llama-tiny", around)
+    with pytest.raises(SpecError, match=r"attention\.kernel: sdpa cannot compute this attention: .* no attention sinks"):
+        llamazoo.load_spec("llama-tiny", {"attention": {"type": "multihead", "sinks": True, "kernel": "sdpa"}})

@@ -28,7 +28,7 @@ def llamazoo_components() -> Iterable[type[Component]]:
         *(rope.RoPE, absolute.Learned, absolute.Sinusoidal, absolute.NoPosition, bias.ALiBi, bias.T5),
         *(kernels.Eager, kernels.SDPA, kernels.Auto),
         *(multihead.Multihead, latent.Latent),
-        *(block.PreNorm, block.PostNorm, block.Sandwich, block.Parallel),
+        *(block.PreNorm, block.PostNorm, block.Sandwich, block.Reordered, block.Parallel),
         embedding.Table,
         head.LinearHead,
     ]

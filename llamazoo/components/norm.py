@@ -12,24 +12,31 @@ __all__ = ["LayerNorm", "NoNorm", "RMSNorm"]
 
 
 class RMSNorm(Norm):
-    """x / sqrt(mean(x^2) + eps) * w. Zhang & Sennrich 2019, eq. 4."""
+    """x / sqrt(mean(x^2) + eps) * w. Zhang & Sennrich 2019, eq. 4.
+
+    With `unit_offset` the gain is 1 + w, and is applied before features are rounded to the model's number type, as in Gemma's code.
+    """
 
     name = "rmsnorm"
 
     class Options(ComponentOptions):
         eps: Positive = 1e-5
         """Added to the mean square before the root is taken."""
+        unit_offset: bool = False
+        """Whether w holds what the gain has beyond 1, so that a w of nought leaves features as they are. Gemma, 2024."""
 
     def __init__(self, options: Options, site: Site) -> None:
         super().__init__(options, site)
-        self.eps, self.shape = options.eps, (site.dim,)
+        self.eps, self.shape, self.unit_offset = options.eps, (site.dim,), options.unit_offset
         self.weight = parameter(site.dim)
 
     def reset(self, draw: Draw) -> None:
-        draw.ones(self.weight)
+        draw.constant(self.weight, 0.0 if self.unit_offset else 1.0)
 
     def forward(self, x: Tensor) -> Tensor:  # [... d] -> [... d]
         wide = as_wide_as_float32(x)
+        if self.unit_offset:  # 1 + w is not rounded either: bfloat16 tells no gain from 1 that is nearer than 1/128
+            return F.rms_norm(wide, self.shape, 1 + as_wide_as_float32(self.weight), self.eps).type_as(x)
         if wide is x:  # nothing is cast, so the order below cannot matter, and one call does it all
             return F.rms_norm(x, self.shape, self.weight, self.eps)
         # Cast first, then scale, as Meta's code does: the other order changes a quarter of the results in bfloat16.

@@ -12,7 +12,7 @@ from torch import Tensor
 from llamazoo.contract.component import Site, as_wide_as_float32, at_least_float32, parameter, refuse
 from llamazoo.contract.draw import Draw
 from llamazoo.contract.kinds import Position
-from llamazoo.contract.options import ComponentOptions, Size
+from llamazoo.contract.options import ComponentOptions, Positive, Size
 
 __all__ = ["T5", "ALiBi"]
 
@@ -26,13 +26,20 @@ class ALiBi(Position):
 
     name = "alibi"
 
-    def __init__(self, options: ComponentOptions, site: Site) -> None:
+    class Options(ComponentOptions):
+        bias_max: Positive = 8.0
+        """The flattest slope is 2 to the power of minus this; MPT's alibi_bias_max."""
+        scale: Positive = 1.0
+        """What the slopes are multiplied by: 1 / sqrt(head_dim) where a model adds them before it scales the scores, as Falcon does."""
+
+    def __init__(self, options: Options, site: Site) -> None:
         super().__init__(options, site)
+        self.bias_max, self.scale = options.bias_max, options.scale
         self.slopes: Tensor
         self.register_buffer("slopes", torch.empty(site.n_heads), persistent=False)
 
     def compute(self) -> None:
-        slopes = torch.tensor(alibi_slopes(len(self.slopes)), dtype=torch.float64)
+        slopes = self.scale * torch.tensor(alibi_slopes(len(self.slopes), self.bias_max), dtype=torch.float64)
         self.slopes = slopes.to(at_least_float32(self.slopes.dtype)).to(self.slopes.device)
 
     def bias(self, q_order: Tensor, k_order: Tensor) -> Tensor:  # [b h t s]
@@ -40,12 +47,12 @@ class ALiBi(Position):
         return -self.slopes[:, None, None] * distance
 
 
-def alibi_slopes(n_heads: int) -> list[float]:
+def alibi_slopes(n_heads: int, bias_max: float) -> list[float]:
     """One slope a head, steepest first within each power of two."""
     below = 2 ** (n_heads.bit_length() - 1)
-    slopes = [2 ** (-8 * i / below) for i in range(1, below + 1)]
+    slopes = [2 ** (-bias_max * i / below) for i in range(1, below + 1)]
     if below < n_heads:
-        slopes += [2 ** (-8 * i / (2 * below)) for i in range(1, 2 * below + 1)][::2][: n_heads - below]
+        slopes += [2 ** (-bias_max * i / (2 * below)) for i in range(1, 2 * below + 1)][::2][: n_heads - below]
     return slopes
 
 

@@ -114,7 +114,7 @@ class Llama3(Stretch):
 
 
 class YaRN(Stretch):
-    """Slow frequencies divided, fast ones kept, a ramp over the pairs between, and softer scores. Peng et al. 2023, eq. 17 to 22."""
+    """Slow frequencies divided, fast ones kept, a ramp over the pairs between, and softer scores. Peng et al. 2023, section 3.2 and 3.4."""
 
     type: Literal["yarn"]
     factor: Factor
