@@ -22,6 +22,7 @@ SMALL = {
 }
 LINEAR = {"rope_type": "linear", "rope_theta": 100.0, "factor": 4.0}
 LLAMA3 = {"rope_type": "llama3", "rope_theta": 500.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+FULL, SLIDES = "full_attention", "sliding_attention"
 YARN = {"rope_type": "yarn", "rope_theta": 1000.0, "factor": 4.0, "original_max_position_embeddings": 32}
 
 
@@ -42,6 +43,9 @@ CASES = [
     small("qwen2", "qwen2-full", use_sliding_window=False),
     small("qwen3", head_dim=12),
     small("smollm3", no_rope_layer_interval=2),
+    small("smollm3", "smollm3-window", no_rope_layer_interval=2, use_sliding_window=True, sliding_window=9),
+    small("olmo2"),
+    small("olmo2", "olmo2-biases", attention_bias=True, rope_parameters=YARN),
     small("phi3", sliding_window=9),
     small(
         "phi3",
@@ -49,6 +53,18 @@ CASES = [
         96,  # beyond the original length; the text that is generated stays within it, so that there is one horizon
         original_max_position_embeddings=84,
         rope_parameters={"rope_type": "longrope", "short_factor": [1.0, 1.1, 1.3, 1.6], "long_factor": [1.5, 2.0, 3.0, 4.0]},
+    ),
+    small("gemma", head_dim=12),
+    small("gemma2", head_dim=12, sliding_window=9, query_pre_attn_scalar=20, num_hidden_layers=4),
+    small("gemma3_text", head_dim=12, sliding_window=9, query_pre_attn_scalar=20, num_hidden_layers=7),
+    small(
+        "gemma3_text",
+        "gemma3-linear",
+        head_dim=12,
+        sliding_window=9,
+        num_hidden_layers=2,
+        layer_types=[FULL, FULL],
+        rope_parameters={FULL: LINEAR, SLIDES: {"rope_type": "default", "rope_theta": 50.0}},
     ),
 ]
 

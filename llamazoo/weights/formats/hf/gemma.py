@@ -12,6 +12,8 @@ from llamazoo.weights.formats.hf.rope import read_rotary, write_rotary
 
 __all__ = ["Gemma", "Gemma2", "Gemma3"]
 
+WINDOW = 4096  # where a config does not say
+
 
 class Gemma(Llama):
     """Mesnard et al. 2024 (arXiv 2403.08295)."""
@@ -64,7 +66,7 @@ class Gemma2(Gemma):
         return {**super().attention(config, norm), "scale": scalar**-0.5, "softcap": cap}
 
     def layers(self, config: Config, n_layers: int, parts: dict[str, Any]) -> dict[str, Any]:
-        return windowed(config, self.types(config, n_layers), config.nullable("sliding_window", 4096), parts)
+        return windowed(config, self.types(config, n_layers), config.nullable("sliding_window", WINDOW), parts)
 
     def types(self, config: Config, n_layers: int) -> list[Any]:
         """The type of each layer."""
@@ -80,7 +82,7 @@ class Gemma2(Gemma):
             "query_pre_attn_scalar": _scalar(option(attention, "scale", spec.site().head_dim ** -0.5)),
             "attn_logit_softcapping": option(attention, "softcap"),
             "final_logit_softcapping": option(spec.head, "softcap"),
-            "sliding_window": window,
+            "sliding_window": WINDOW if window is None else window,  # asked for even where no layer slides
             "layer_types": types,
         }
 
@@ -131,7 +133,7 @@ class Gemma3(Gemma2):
     def layers(self, config: Config, n_layers: int, parts: dict[str, Any]) -> dict[str, Any]:
         types = self.types(config, n_layers)
         places = ["local" if kind == SLIDES else "global" for kind in types]
-        return windowed(config, types, config.nullable("sliding_window", 4096), parts, places)
+        return windowed(config, types, config.nullable("sliding_window", WINDOW), parts, places)
 
     def config(self, spec: ArchitectureSpec) -> dict[str, Any]:
         fields = super().config(spec)
