@@ -5,6 +5,7 @@ import os
 import pickle
 import shutil
 import struct
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -457,6 +458,72 @@ def test_a_pickle_is_never_run(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="is no file of plain tensors"):
         llamazoo.load_model(meta)
     assert not canary.exists()
+
+
+def meta_folder(path: Path, tensors: dict[str, Any]) -> Path:
+    path.mkdir()
+    (path / "params.json").write_text('{"dim": 8, "n_layers": 1, "n_heads": 1, "multiple_of": 8, "vocab_size": 16}')
+    torch.save(tensors, path / "consolidated.00.pth")
+    return path
+
+
+def repacked(path: Path, compression: int, change: Any) -> None:
+    """The same archive with `change(name, data)` for each entry."""
+    with zipfile.ZipFile(path) as old:
+        entries = [(info.filename, old.read(info)) for info in old.infolist()]
+    with zipfile.ZipFile(path, "w", compression) as new:
+        for name, data in entries:
+            new.writestr(name, change(name, data))
+
+
+def test_a_pth_that_is_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    meta = meta_folder(tmp_path / "meta", {"norm.weight": torch.ones(8)})
+    repacked(meta / "consolidated.00.pth", zipfile.ZIP_DEFLATED, lambda name, data: bytes(50 << 20) if "data/" in name else data)
+    assert (meta / "consolidated.00.pth").stat().st_size < 1 << 20
+    with pytest.raises(WeightsError, match=r"consolidated\.00\.pth: the entry .* is compressed, to [0-9]+ of [0-9]+ bytes"):
+        llamazoo.load_model(meta)
+
+
+def test_a_pth_whose_tensors_overlap_or_are_giants_of_few_bytes_is_refused(tmp_path: Path) -> None:
+    values = torch.ones(1 << 16)
+    giant = meta_folder(tmp_path / "giant", {"norm.weight": torch.ones(1).expand(1 << 40)})
+    with pytest.raises(WeightsError, match=r"'norm\.weight' is no contiguous tensor"):
+        llamazoo.load_model(giant)
+    shared = meta_folder(tmp_path / "shared", {f"layers.{i}.ffn_norm.weight": values for i in range(100)})
+    with pytest.raises(WeightsError, match="their storages overlap, or reach beyond it"):
+        llamazoo.load_model(shared)
+
+
+def test_a_pth_whose_entries_overlap_is_refused(tmp_path: Path) -> None:
+    meta = meta_folder(tmp_path / "meta", {"norm.weight": torch.ones(8), "tok_embeddings.weight": torch.ones(16, 8)})
+    path = meta / "consolidated.00.pth"
+    data = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        first, second = (info for info in archive.infolist() if "/data/" in info.filename)
+    at = data.rindex(second.filename.encode()) - 4  # the offset of the second, in the directory at the end of the file
+    path.write_bytes(data[:at] + struct.pack("<I", first.header_offset) + data[at + 4 :])
+    with pytest.raises(WeightsError, match="overlaps another, or reaches beyond the file"):
+        llamazoo.load_model(meta)
+
+
+QUANTIZED = {
+    "GPTQ or AWQ": {"model.layers.0.self_attn.q_proj.qweight": torch.zeros(4, 4, dtype=torch.int32)},
+    "MXFP4": {"model.layers.0.mlp.experts.gate_up_proj_blocks": torch.zeros(4, 4, dtype=torch.uint8)},
+    "FP8": {"model.layers.0.self_attn.q_proj.weight_scale_inv": torch.zeros(4)},
+}
+
+
+@pytest.mark.parametrize("method", QUANTIZED)
+def test_a_quantised_file_is_refused_by_name_whatever_its_config_says(method: str, tmp_path: Path) -> None:
+    llamazoo.save_model(llamazoo.build_model("llama-tiny"), tmp_path / "model", format="hf")
+    save_file(QUANTIZED[method], tmp_path / "model" / "model.safetensors")
+    told = rf"{next(iter(QUANTIZED[method]))}: the weights are quantised \({method}\), which is not supported; supported are plain"
+    with pytest.raises(WeightsError, match=told):
+        llamazoo.load_model(tmp_path / "model")
+    config = tmp_path / "model" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "quantization_config": {"quant_method": "awq"}}))
+    with pytest.raises(WeightsError, match=r"config\.json: quantization_config: the weights are quantised \('awq'\)"):
+        llamazoo.load_model(tmp_path / "model")
 
 
 # Tokens

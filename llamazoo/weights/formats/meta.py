@@ -6,15 +6,11 @@ width, columns of those that project back into it.
 
 import json
 import math
-import pickle
-import re
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from llamazoo.contract.options import ComponentOptions
 from llamazoo.decoder import Decoder
@@ -25,14 +21,13 @@ from llamazoo.spec.compose import parse_spec
 from llamazoo.spec.differences import differences
 from llamazoo.weights.checkpoint import Checkpoint, Format
 from llamazoo.weights.files import plain_file, read_json
+from llamazoo.weights.formats.meta_shards import ShardStore
 from llamazoo.weights.rotary import Layout
 from llamazoo.weights.rule import Drop, Rename, Rule
 from llamazoo.weights.save import outgoing
 
 __all__ = ["Meta", "hidden_width", "spec_of"]
 
-ROWS = re.compile(r"layers\.\d+\.(attention\.w[qkv]|feed_forward\.w[13])\.weight|output\.weight")
-COLUMNS = re.compile(r"layers\.\d+\.(attention\.wo|feed_forward\.w2)\.weight")
 CONTEXT = 2048  # params.json does not say it; this is Meta's own default. `build_model(spec, weights=folder)` takes any.
 
 
@@ -87,77 +82,6 @@ class Meta(Format):
             raise WeightsError("a Meta folder cannot express this architecture:\n" + "\n".join(f"  {line}" for line in lost))
         (folder / "params.json").write_text(json.dumps(params) + "\n")
         torch.save({out.name: out.make().contiguous() for out in outgoing(model, cls)}, folder / "consolidated.00.pth")
-
-
-class ShardStore:
-    """The tensors of all consolidated.NN.pth, joined as they were cut. Pickles are read with weights_only, so no code of theirs runs."""
-
-    def __init__(self, folder: Path, dim: Any) -> None:
-        names = sorted(path.name for path in folder.glob("consolidated.*.pth"))
-        expected = [f"consolidated.{rank:02d}.pth" for rank in range(len(names))]
-        if names != expected:
-            raise WeightsError(f"{folder}: has {', '.join(names)}; expected {', '.join(expected)}")
-        self.dim = dim
-        self.paths = [plain_file(folder, name) for name in names]
-        self.shards = [_unpickled(path) for path in self.paths]
-        for path, shard in zip(self.paths, self.shards, strict=True):
-            different = sorted(set(shard) ^ set(self.shards[0]))
-            if different:
-                raise WeightsError(f"{path}: has not the same tensors as {self.paths[0].name}: {', '.join(different[:10])}")
-        for name in self.names():
-            self._check(name)
-
-    def names(self) -> list[str]:
-        return list(self.shards[0])
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        shape = list(self.shards[0][name].shape)
-        cut = self._cut(name)
-        if cut is not None:
-            shape[cut] = sum(shard[name].shape[cut] for shard in self.shards)
-        return tuple(shape)
-
-    def dtype(self, name: str) -> torch.dtype:
-        return self.shards[0][name].dtype
-
-    def read(self, name: str) -> Tensor:
-        cut = self._cut(name)
-        if cut is None:
-            return self.shards[0][name].clone()
-        return torch.cat([shard[name] for shard in self.shards], cut)
-
-    def _cut(self, name: str) -> int | None:
-        """The dimension along which a tensor was cut; None: every file holds all of it."""
-        if ROWS.fullmatch(name):
-            return 0
-        if COLUMNS.fullmatch(name):
-            return 1
-        if name == "tok_embeddings.weight":  # along the width in LLaMA 1 and 2, along the vocabulary in Llama 3
-            return 0 if self.shards[0][name].shape[-1] == self.dim else 1
-        return None
-
-    def _check(self, name: str) -> None:
-        cut = self._cut(name)
-        first = self.shards[0][name]
-        for path, shard in zip(self.paths, self.shards, strict=True):
-            same = [n for d, n in enumerate(shard[name].shape) if d != cut] == [n for d, n in enumerate(first.shape) if d != cut]
-            if not same or shard[name].dtype != first.dtype or (cut is not None and first.ndim != 2):
-                here, there = (f"{list(t.shape)} {t.dtype}" for t in (shard[name], first))
-                raise WeightsError(f"{path}: {name} is {here}, in {self.paths[0].name} {there}")
-            if cut is None and name != "rope.freqs" and not torch.equal(shard[name], first):
-                raise WeightsError(f"{path}: {name} differs from that in {self.paths[0].name}, but every file should hold the same")
-
-
-def _unpickled(path: Path) -> dict[str, Tensor]:
-    if not zipfile.is_zipfile(path):
-        raise WeightsError(f"{path}: is no file of plain tensors: torch.save has written zip archives since 1.6, and this is none")
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, OSError) as error:
-        raise WeightsError(f"{path}: is no file of plain tensors: {str(error).splitlines()[0][:200]}") from None
-    if not isinstance(found, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in found.items()):
-        raise WeightsError(f"{path}: is no map from names to tensors")
-    return found
 
 
 def hidden_width(dim: int, multiple_of: int, multiplier: float | None) -> int:

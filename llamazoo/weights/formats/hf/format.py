@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from llamazoo.contract.options import ComponentOptions
 from llamazoo.decoder import Decoder
 from llamazoo.errors import SpecError, WeightsError
@@ -20,12 +22,18 @@ from llamazoo.weights.formats.hf.family import Family
 from llamazoo.weights.rotary import Layout
 from llamazoo.weights.rule import Rule
 from llamazoo.weights.save import outgoing
-from llamazoo.weights.store import INDEX, SINGLE, SafetensorsStore, write_sharded
+from llamazoo.weights.store import INDEX, SINGLE, SafetensorsStore, Store, write_sharded
 
 __all__ = ["FAMILIES", "HuggingFace", "config_of", "lost", "spec_of"]
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
 PLAIN = "supported are plain float32, bfloat16 and float16 tensors"
+QUANTIZED = {  # how tensors of quantised files end
+    "GPTQ or AWQ": ("qweight", "qzeros", "g_idx"),
+    "MXFP4": ("_blocks", "_scales"),
+    "FP8": ("weight_scale_inv", "weight_scale", "input_scale"),
+    "bitsandbytes": ("absmax", "quant_map", "SCB", "weight_format"),
+}
 FAMILIES: dict[str, Family] = {
     family.model_type: family
     for family in (
@@ -62,7 +70,9 @@ class HuggingFace(Format):
             raise WeightsError(f"{error} (from {where.name})") from error
         if not (path / SINGLE).exists() and not (path / INDEX).exists() and any(path.glob("pytorch_model*.bin")):
             raise WeightsError(f"{path}: has its weights in pytorch_model.bin; convert them to safetensors first")
-        return Checkpoint(path, spec, SafetensorsStore.in_folder(path), cls)
+        store = SafetensorsStore.in_folder(path)
+        refuse_quantized(store, str(path))
+        return Checkpoint(path, spec, store, cls)
 
     @classmethod
     def layout(cls, stored: ArchitectureSpec) -> Layout:
@@ -105,6 +115,17 @@ def spec_of(fields: dict[str, Any], where: str) -> dict[str, Any]:
     }
     config.done(f"the model type {model_type}")
     return {name: value for name, value in data.items() if value is not None}
+
+
+def refuse_quantized(store: Store, where: str) -> None:
+    """Raise WeightsError if the names or dtypes of tensors are those of a quantised file, whatever its config says."""
+    for name in store.names():
+        ending = name.rpartition(".")[2]
+        method = next((method for method, endings in QUANTIZED.items() if ending.endswith(endings)), None)
+        if method is None and store.dtype(name) in (torch.float8_e4m3fn, torch.float8_e5m2):
+            method = "FP8"
+        if method is not None:
+            raise WeightsError(f"{where}: {name}: the weights are quantised ({method}), which is not supported; {PLAIN}")
 
 
 def family_of(spec: ArchitectureSpec) -> Family:
