@@ -86,7 +86,7 @@ if TYPE_CHECKING:
     )
     from llamazoo.weights.checkpoint import Checkpoint, Format
     from llamazoo.weights.load import LoadReport
-    from llamazoo.weights.rule import Drop, Fuse, Rename, Rule, Split, Transpose
+    from llamazoo.weights.rule import Drop, Fuse, Rename, Rule, Split, SplitGroups, SplitTransposed, Transpose
     from llamazoo.weights.save import outgoing
     from llamazoo.weights.store import Outgoing, Store
 
@@ -169,6 +169,8 @@ __all__ = [
     "Spare",
     "SpecError",
     "Split",
+    "SplitGroups",
+    "SplitTransposed",
     "State",
     "StateError",
     "Step",
@@ -299,7 +301,7 @@ _HOMES = {
     ),
     "llamazoo.weights.checkpoint": ("Checkpoint", "Format"),
     "llamazoo.weights.load": ("LoadReport",),
-    "llamazoo.weights.rule": ("Drop", "Fuse", "Rename", "Rule", "Split", "Transpose"),
+    "llamazoo.weights.rule": ("Drop", "Fuse", "Rename", "Rule", "Split", "SplitGroups", "SplitTransposed", "Transpose"),
     "llamazoo.weights.save": ("outgoing",),
     "llamazoo.weights.store": ("Outgoing", "Store"),
 }

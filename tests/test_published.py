@@ -30,6 +30,15 @@ def small(model_type: str, name: str = "", length: int = 48, seed: int = 0, **ch
     return Published(name or model_type, {**SMALL, "model_type": model_type, **changes}, length, seed)
 
 
+def bare(model_type: str, name: str = "", length: int = 48, seed: int = 0, **fields: object) -> Published:
+    """Of a type whose fields have names of their own."""
+    tokens = {"vocab_size": 96, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    return Published(name or model_type, {**tokens, "model_type": model_type, **fields}, length, seed)
+
+
+GPT2 = {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 96}
+NEOX = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 2, "max_position_embeddings": 256}
+
 CASES = [
     small("llama"),
     small("llama", "llama-tied-biases", tie_word_embeddings=True, attention_bias=True, mlp_bias=True, head_dim=12),
@@ -66,6 +75,14 @@ CASES = [
         layer_types=[FULL, FULL],
         rope_parameters={FULL: LINEAR, SLIDES: {"rope_type": "default", "rope_theta": 50.0}},
     ),
+    bare("gpt2", **GPT2),
+    bare("gpt2", "gpt2-untied", **GPT2, n_inner=40, activation_function="relu", tie_word_embeddings=False, layer_norm_epsilon=1e-3),
+    bare("gpt2", "gpt2-unscaled", **GPT2, scale_attn_weights=False, activation_function="gelu"),
+    bare("gpt_neox", **NEOX),
+    bare("gpt_neox", "gpt_neox-prenorm", **NEOX, use_parallel_residual=False, attention_bias=False, hidden_act="gelu_fast"),
+    bare("gpt_neox", "gpt_neox-tied", **NEOX, tie_word_embeddings=True, layer_norm_eps=1e-3, rotary_pct=0.5, rotary_emb_base=500),
+    bare("gpt_neox", "gpt_neox-whole-linear", **NEOX, rope_parameters={**LINEAR, "partial_rotary_factor": 1.0}),
+    bare("gpt_neox", "gpt_neox-dynamic", 96, **{**NEOX, "max_position_embeddings": 84}, rope_scaling={"rope_type": "dynamic", "factor": 2.0}),
 ]
 
 

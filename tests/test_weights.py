@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import llamazoo
-from llamazoo import Drop, Fuse, Rename, Split, Transpose
+from llamazoo import Drop, Fuse, Rename, Split, SplitGroups, SplitTransposed, Transpose
 from llamazoo.contract.kinds import RotaryRows
 from llamazoo.errors import PluginError, SaveError, WeightsError
 from llamazoo.weights.checkpoint import options_of
@@ -79,7 +79,7 @@ def test_weights_go_round_through_all_formats_bitwise(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"norm": "layernorm"}, r"norm\.type: 'layernorm' would become 'rmsnorm'"),
+        ({"norm": "none"}, r"norm\.type: 'none' would become 'rmsnorm'"),
         ({"position": "learned"}, r"position\.type: 'learned'"),
         ({"head.bias": True}, r"head\.bias: True would become False"),
         ({"attention.softcap": 8.0}, r"attention\.softcap: 8\.0 would become None"),
@@ -312,6 +312,9 @@ RULES: list[tuple[Any, list[tuple[int, ...]]]] = [
     (Transpose("a", "b"), [(3, 2)]),
     (Fuse(("a", "c"), "b", sizes=(2, 3)), [(2, 4), (3, 4)]),
     (Split("a", ("b", "c", "d"), sizes=(1, 2, 3), dim=1), [(4, 6)]),
+    (SplitTransposed("a", ("b", "c"), sizes=(2, 4)), [(5, 6)]),
+    (SplitGroups("a", ("b", "c", "d"), sizes=(4, 2, 2), groups=3), [(24, 5)]),
+    (SplitGroups("a", ("b", "c", "d"), sizes=(4, 2, 2), groups=3), [(24,)]),
 ]
 
 
@@ -322,6 +325,13 @@ def test_every_rule_runs_both_ways(rule: Any, shapes: list[tuple[int, ...]]) -> 
     assert all(torch.equal(a, b) for a, b in zip(rule.write(ours), theirs, strict=True))
     back = rule.read(rule.write(ours))
     assert all(torch.equal(a, b) for a, b in zip(back, ours, strict=True))
+
+
+def test_a_fused_qkv_is_cut_where_each_group_of_heads_has_its_own() -> None:
+    q, k, v = SplitGroups("a", ("q", "k", "v"), sizes=(2, 1, 1), groups=2).read([torch.arange(8)])
+    assert (q.tolist(), k.tolist(), v.tolist()) == ([0, 1, 4, 5], [2, 6], [3, 7])
+    turned_over = SplitTransposed("a", ("q", "k"), sizes=(1, 2)).read([torch.arange(6).view(2, 3)])
+    assert [t.tolist() for t in turned_over] == [[[0, 3]], [[1, 4], [2, 5]]]
 
 
 def test_interleaved_pairs_turn_into_halves_and_back() -> None:

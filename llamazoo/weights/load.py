@@ -71,6 +71,8 @@ def compare(model: Decoder, checkpoint: Checkpoint, *, partial: bool = False) ->
             unused += move.theirs
             continue
         problems += _misfits(move, store, wanted, shared)
+        twice = [name for name in known if name in reached]
+        problems += [f"twice: {name} is made from {reached[name].theirs[0]} and from {move.theirs[0]}" for name in twice]
         reached.update(dict.fromkeys(known, move))
     other = _otherwise(model, checkpoint)
     unused += [name for our, move in reached.items() if our in other for name in move.theirs]
@@ -142,7 +144,7 @@ def _misfits(move: Move, store: Store, wanted: dict[str, Tensor], shared: dict[s
     try:
         shapes = [torch.empty(store.shape(name), dtype=store.dtype(name), device="meta") for name in move.theirs]
         made = move.rule.read(shapes)
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, IndexError) as error:  # the last for a dimension that a tensor has not
         return [f"shape: {label}: {str(error).splitlines()[0]}"]
     found = []
     for name, value in zip(move.ours, made, strict=True):

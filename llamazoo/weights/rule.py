@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-__all__ = ["Drop", "Fuse", "Move", "Rename", "Rule", "Split", "Transpose", "plan"]
+__all__ = ["Drop", "Fuse", "Move", "Rename", "Rule", "Split", "SplitGroups", "SplitTransposed", "Transpose", "plan"]
 
 
 class Rule:
@@ -81,6 +81,36 @@ class Split(Rule):
 
     def write(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         return [torch.cat(list(tensors), self.dim)]
+
+
+@dataclass(frozen=True)
+class SplitTransposed(Split):
+    """A matrix of theirs, stored the other way round, is several of ours (GPT-2's fused qkv)."""
+
+    def read(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        return super().read([t.transpose(0, 1) for t in tensors])
+
+    def write(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        return [t.transpose(0, 1) for t in super().write(tensors)]
+
+
+@dataclass(frozen=True)
+class SplitGroups(Rule):
+    """One tensor of theirs, each of whose `groups` of rows is cut into `sizes`, is several of ours.
+
+    This is a fused qkv in which each key/value head stands behind the heads of queries that it serves; weights or biases.
+    """
+
+    theirs: str
+    ours: tuple[str, ...]
+    sizes: tuple[int, ...]  # rows of one group
+    groups: int
+
+    def read(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        return [part.flatten(0, 1) for part in tensors[0].unflatten(0, (self.groups, sum(self.sizes))).split(self.sizes, 1)]
+
+    def write(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        return [torch.cat([t.unflatten(0, (self.groups, -1)) for t in tensors], 1).flatten(0, 1)]
 
 
 @dataclass(frozen=True)
