@@ -21,6 +21,7 @@ class Published:
     config: dict[str, Any]
     length: int = 48
     seed: int = 0
+    kernel: str = "eager"  # of theirs; Falcon's eager one adds ALiBi twice, which its others do not
 
     def __str__(self) -> str:
         return self.name
@@ -33,7 +34,7 @@ def theirs(case: Published) -> Any:
     config = transformers.AutoConfig.for_model(**case.config)
     torch.manual_seed(case.seed)
     config._experts_implementation = "eager"
-    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float64, attn_implementation="eager").eval()
+    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float64, attn_implementation=case.kernel).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             scale = 0.3 if parameter.ndim < 2 else 0.8 / parameter.shape[-1] ** 0.5

@@ -456,3 +456,20 @@ def test_half_precision_chooses_by_logits_in_float32() -> None:
     routing = part.router(drawn(2, 5, DIM).bfloat16(), step_of(2, 5))
     assert (routing.logits.dtype, routing.weights.dtype, routing.experts.dtype) == (torch.float32, torch.float32, torch.int64)
     close(routing.logits, F.linear(drawn(2, 5, DIM).bfloat16().float(), part.router.weight.float()))
+
+
+def test_a_correction_stays_exact_in_a_half_precision_model(tmp_path: Path) -> None:
+    spec = {"extends": "llama-tiny", "n_layers": 1, "feed_forward": {"type": "experts", "n_experts": 4, "router": "grouped"}}
+    model = llamazoo.build_model(spec, dtype=torch.bfloat16)
+    correction = model.get_parameter("blocks.0.feed_forward.router.correction")
+    assert correction.dtype == torch.float32
+    assert model.get_parameter("blocks.0.feed_forward.router.weight").dtype == torch.bfloat16
+    correction.data.copy_(torch.tensor([1.0, 1.001, 1.002, 1.003]))
+    llamazoo.save_model(model, tmp_path / "model")
+    for other in (llamazoo.load_model(tmp_path / "model"), llamazoo.load_model(tmp_path / "model", dtype=torch.float64).bfloat16()):
+        kept = other.get_parameter("blocks.0.feed_forward.router.correction")
+        assert torch.equal(kept.float(), correction)
+        assert not kept.requires_grad
+    assert model.to(torch.float16).get_parameter("blocks.0.feed_forward.router.correction") is correction
+    assert torch.equal(correction, torch.tensor([1.0, 1.001, 1.002, 1.003]))
+    assert model.double().get_parameter("blocks.0.feed_forward.router.correction").dtype == torch.float64

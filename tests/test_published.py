@@ -30,14 +30,18 @@ def small(model_type: str, name: str = "", length: int = 48, seed: int = 0, **ch
     return Published(name or model_type, {**SMALL, "model_type": model_type, **changes}, length, seed)
 
 
-def bare(model_type: str, name: str = "", length: int = 48, seed: int = 0, **fields: object) -> Published:
+def bare(model_type: str, name: str = "", length: int = 48, kernel: str = "eager", **fields: object) -> Published:
     """Of a type whose fields have names of their own."""
     tokens = {"vocab_size": 96, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
-    return Published(name or model_type, {**tokens, "model_type": model_type, **fields}, length, seed)
+    return Published(name or model_type, {**tokens, "model_type": model_type, **fields}, length, kernel=kernel)
 
 
 GPT2 = {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 96}
 NEOX = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 2, "max_position_embeddings": 256}
+FALCON = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "max_position_embeddings": 256}
+SEQUENTIAL = {"parallel_attn": False, "multi_query": False, "bias": True}
+BLOOM = {"hidden_size": 32, "n_layer": 3, "n_head": 4}
+MPT = {"d_model": 32, "n_layers": 3, "n_heads": 4, "max_seq_len": 96}
 
 CASES = [
     small("llama"),
@@ -85,6 +89,19 @@ CASES = [
     bare(
         "gpt_neox", "gpt_neox-dynamic", 96, **{**NEOX, "max_position_embeddings": 84}, rope_scaling={"rope_type": "dynamic", "factor": 2.0}
     ),
+    bare("falcon", **FALCON),
+    bare("falcon", "falcon-two-norms", **FALCON, new_decoder_architecture=True, num_kv_heads=2, activation="relu", rope_theta=500.0),
+    bare("falcon", "falcon-grouped-shared", **FALCON, new_decoder_architecture=True, num_kv_heads=2, num_ln_in_parallel_attn=1),
+    bare("falcon", "falcon-new-single", **FALCON, new_decoder_architecture=True, num_kv_heads=1, tie_word_embeddings=False),
+    bare("falcon", "falcon-all-heads", **FALCON, multi_query=False, ffn_hidden_size=40, layer_norm_epsilon=1e-3),
+    bare("falcon", "falcon-sequential", **FALCON, **SEQUENTIAL, rope_parameters=LINEAR),
+    bare("falcon", "falcon-sequential-single", **FALCON, parallel_attn=False),
+    bare("falcon", "falcon-alibi", kernel="sdpa", **FALCON, **SEQUENTIAL, alibi=True),
+    bare("bloom", **BLOOM),
+    bare("bloom", "bloom-untied", **{**BLOOM, "n_head": 6, "hidden_size": 48}, tie_word_embeddings=False, layer_norm_epsilon=1e-3),
+    bare("mpt", **MPT),
+    bare("mpt", "mpt-clipped", **{**MPT, "n_heads": 6, "d_model": 48}, attn_config={"clip_qkv": 0.5, "softmax_scale": 0.2}),
+    bare("mpt", "mpt-untied", **MPT, tie_word_embeddings=False, layer_norm_epsilon=1e-3),
 ]
 
 
@@ -104,7 +121,7 @@ def test_a_model_of_transformers_is_ours_to_its_logits_text_and_files(case: Publ
     assert greedy(model, prompt, 64) == continued(reference, prompt, 64)
 
     llamazoo.save_model(model, tmp_path / "ours", format="hf")
-    again = type(reference).from_pretrained(tmp_path / "ours", dtype=torch.float64, attn_implementation="eager")
+    again = type(reference).from_pretrained(tmp_path / "ours", dtype=torch.float64, attn_implementation=case.kernel)
     assert again.config.model_type == case.config["model_type"]
     torch.testing.assert_close(logits_of(again, tokens), expected, atol=1e-9, rtol=0)
     before, after = tensors_in(tmp_path / "theirs"), tensors_in(tmp_path / "ours")

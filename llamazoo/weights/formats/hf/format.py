@@ -16,7 +16,7 @@ from llamazoo.spec.compose import parse_spec
 from llamazoo.spec.differences import differences
 from llamazoo.weights.checkpoint import Checkpoint, Format
 from llamazoo.weights.files import plain_file, read_json
-from llamazoo.weights.formats.hf import gemma, gpt2, gpt_neox, llama
+from llamazoo.weights.formats.hf import bloom, falcon, gemma, gpt2, gpt_neox, llama, mpt
 from llamazoo.weights.formats.hf.config import Config
 from llamazoo.weights.formats.hf.family import Family
 from llamazoo.weights.rotary import Layout
@@ -39,7 +39,7 @@ FAMILIES: dict[str, Family] = {
     for family in (
         *(llama.Llama(), llama.Mistral(), llama.Qwen2(), llama.Qwen3(), llama.SmolLM3(), llama.OLMo2(), llama.Phi3()),
         *(gemma.Gemma(), gemma.Gemma2(), gemma.Gemma3()),
-        *(gpt2.GPT2(), gpt_neox.GPTNeoX()),
+        *(gpt2.GPT2(), gpt_neox.GPTNeoX(), falcon.Falcon(), bloom.Bloom(), mpt.MPT()),
     )
 }
 
