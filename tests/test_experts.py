@@ -6,6 +6,7 @@ b batch, t tokens, d model width, f width of an expert, n experts, c of them cho
 import copy
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest

@@ -57,6 +57,7 @@ class Grouped(Router):
     """Experts stand in groups; the best experts of the best groups. DeepSeek-AI 2024 (V2, section 2.1.3; V3, eq. 12 to 16)."""
 
     name = "grouped"
+    wide = frozenset({"correction"})  # rounded to bfloat16 it would send tokens elsewhere, and could not be raised by a thousandth
 
     class Options(ComponentOptions):
         scoring: Literal["sigmoid", "softmax"] = "sigmoid"

@@ -5,7 +5,7 @@ Everything that a built-in part may use is here and in the files beside it; so a
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from pydantic import BaseModel
@@ -82,6 +82,7 @@ class Component(nn.Module):
     kind: ClassVar[str]
     name: ClassVar[str]
     aliases: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # other names, each with the options that it stands for
+    wide: ClassVar[frozenset[str]] = frozenset()  # own parameters that stay in at least float32, whatever the model is cast to
     share: Share | None = None  # set where a model is divided among processes, on the components that declare splits
 
     class Options(ComponentOptions):
@@ -178,8 +179,13 @@ class Component(nn.Module):
             pending.extend(child for child in module.children() if not isinstance(child, Component))
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        # A cast or a move touches buffers too: angles in bfloat16 would be wrong, so they are computed anew.
+        exact = {name: held.detach() for name in self.wide if (held := self._parameters.get(name)) is not None}
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, values in exact.items():
+            held = cast(nn.Parameter, self._parameters[name])
+            if held.dtype.itemsize < values.dtype.itemsize and held.dtype != torch.float32:
+                held.data = values.to(held.device, at_least_float32(held.dtype))
+        # A cast or a move touches buffers too: angles in bfloat16 would be wrong, so they are computed anew.
         self.refill()
         return self
 
