@@ -101,7 +101,7 @@ ATTACKS = {
     "{{ " + "(" * 9999 + ")" * 9999 + " }}": TOO_DEEP,
     "{% if 1 %}" * 999 + "{% endif %}" * 999: TOO_DEEP,
     "{{ a" + ".b" * 3000 + " }}": TOO_DEEP,
-    "{{ a }}" * 5000: "has 10002 expressions and statements|expressions and statements; a chat template has at most 6000",
+    "{{ a }}{% set a = 1 %}" * 2000: "has [0-9]+ expressions and statements; a chat template has at most 6000",
     "x" * 50_000: "has 50000 characters; a chat template has at most 49152",
     "a\ud83e": "is not Unicode",
     "{{ '\\ud83e' }}": "surrogates not allowed",
@@ -119,8 +119,8 @@ def test_a_template_that_loops_allocates_or_reaches_for_attributes_is_stopped(so
 
 
 def test_what_is_written_is_bounded() -> None:
-    with pytest.raises(TemplateError, match="writes more than [0-9]+ characters"):
-        ChatTemplate("{% for i in range(30) %}{{ 'x' * 60000 }}{% endfor %}", "t").render({"messages": []})
+    with pytest.raises(TemplateError, match=r"writes more than \d+ characters"):
+        ChatTemplate("{% set x = 'x' * 60000 %}{% for i in range(30) %}{{ x }}{% endfor %}", "t").render({"messages": []})
 
 
 # Tokenizers
@@ -194,7 +194,7 @@ def test_millions_of_merges_are_refused_before_they_are_read(tmp_path: Path) -> 
 def test_half_a_surrogate_pair_in_a_tokenizer_is_refused_at_load(tmp_path: Path) -> None:
     described = {"model": {"type": "BPE", "vocab": {"\ud83e": 0}, "merges": []}}
     (tmp_path / "tokenizer.json").write_text(json.dumps(described))
-    with pytest.raises(TokenizerError, match=r"is no tokenizer\.json: lone leading surrogate"):
+    with pytest.raises(TokenizerError, match=r"is no tokenizer\.json: (lone leading surrogate|unexpected end of hex escape)"):
         llamazoo.load_tokenizer(tmp_path)
 
 

@@ -12,7 +12,7 @@ from llamazoo.errors import InputError, TemplateError
 
 __all__ = ["ChatTemplate", "plain"]
 
-MAX_SOURCE = 48 << 10  # characters; the largest published ones have 20,000
+MAX_SOURCE = 48 << 10  # characters
 STEPS = 200_000
 SHARE = 40  # further steps for each unit of what is given
 MAX_OUTPUT = 1 << 20  # characters, besides

@@ -21,8 +21,8 @@ from llamazoo.errors import TokenizerError
 
 __all__ = ["KNOWN", "check_patterns", "patterns_in"]
 
-LENGTHS = (150, 700, 5000)  # what is worse than quadratic shows before it takes long
-ONE_RUN, ALL_RUNS = 0.5, 3.0  # seconds of this thread; well-behaved patterns take a thousandth, and a tenth
+LENGTHS = (150, 700, 1500, 5000)  # what is worse than quadratic shows before it takes long
+ALWAYS, QUADRATIC, ALL_RUNS = 0.05, 0.5, 3.0  # seconds of this thread; well-behaved patterns take a thousandth a run
 MAX_PATTERN = 4000
 MAX_PATTERNS = 16
 TRIED = "aZz0_'.,;<#-+ \t\n\r\x00\u00e9\u00df\u0301\u0661\u4e2d\u3042\uac00\U0001f999\u200d\u00a0"
@@ -86,7 +86,7 @@ def nested(pattern: str) -> str | None:
 def many(rest: str) -> bool:
     """Whether what follows a group lets it match more than once."""
     found = REPEAT.match(rest)
-    return found is not None and found[0] != "?" and (found[0] in "*+" or not ((found[3] or found[1]) == "1"))
+    return found is not None and found[0] != "?" and (found[0] in "*+" or (found[3] or found[1]) != "1")
 
 
 def varies(found: re.Match[str]) -> bool:
@@ -112,7 +112,7 @@ def runs_away(pattern: str) -> str | None:
             return f"takes too long on a run of {run[:2]!a}"
         one = time.thread_time() - begun
         spent += one
-        if one > ONE_RUN or spent > ALL_RUNS:
+        if one > ALWAYS + QUADRATIC * (len(run) / LENGTHS[-1]) ** 2 or spent > ALL_RUNS:
             return f"takes too long on runs of {len(run)} characters such as {run[:2]!a}"
     return None
 
