@@ -86,7 +86,7 @@ if TYPE_CHECKING:
     )
     from llamazoo.weights.checkpoint import Checkpoint, Format
     from llamazoo.weights.load import LoadReport
-    from llamazoo.weights.rule import Drop, Fuse, Rename, Rule, Split, SplitGroups, SplitTransposed, Transpose
+    from llamazoo.weights.rule import Drop, Fuse, Interleave, Rename, Rule, Split, SplitGroups, SplitTransposed, Stack, Transpose
     from llamazoo.weights.save import outgoing
     from llamazoo.weights.store import Outgoing, Store
 
@@ -128,6 +128,7 @@ __all__ = [
     "HeadPart",
     "Init",
     "InputError",
+    "Interleave",
     "Kernel",
     "KernelError",
     "KernelPart",
@@ -171,6 +172,7 @@ __all__ = [
     "Split",
     "SplitGroups",
     "SplitTransposed",
+    "Stack",
     "State",
     "StateError",
     "Step",
@@ -301,7 +303,9 @@ _HOMES = {
     ),
     "llamazoo.weights.checkpoint": ("Checkpoint", "Format"),
     "llamazoo.weights.load": ("LoadReport",),
-    "llamazoo.weights.rule": ("Drop", "Fuse", "Rename", "Rule", "Split", "SplitGroups", "SplitTransposed", "Transpose"),
+    "llamazoo.weights.rule": (
+        *("Drop", "Fuse", "Interleave", "Rename", "Rule", "Split", "SplitGroups", "SplitTransposed", "Stack", "Transpose"),
+    ),
     "llamazoo.weights.save": ("outgoing",),
     "llamazoo.weights.store": ("Outgoing", "Store"),
 }

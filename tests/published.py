@@ -36,7 +36,9 @@ def theirs(case: Published) -> Any:
     config._experts_implementation = "eager"
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float64, attn_implementation=case.kernel).eval()
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        kept = model.state_dict()  # with buffers that a checkpoint holds
+        held = dict(model.named_parameters()) | {name: buffer for name, buffer in model.named_buffers() if name in kept}
+        for name, parameter in held.items():
             scale = 0.3 if parameter.ndim < 2 else 0.8 / parameter.shape[-1] ** 0.5
             noise = torch.randn(
                 parameter.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(len(name) + parameter.numel())

@@ -43,6 +43,13 @@ SEQUENTIAL = {"parallel_attn": False, "multi_query": False, "bias": True}
 BLOOM = {"hidden_size": 32, "n_layer": 3, "n_head": 4}
 MPT = {"d_model": 32, "n_layers": 3, "n_heads": 4, "max_seq_len": 96}
 
+MSCALE = {**YARN, "mscale": 0.707, "mscale_all_dim": 0.8}
+EXPERTS = {"num_experts_per_tok": 3, "moe_intermediate_size": 24}
+QWEN3_MOE = {**EXPERTS, "num_experts": 6}
+LATENT = {"q_lora_rank": 20, "kv_lora_rank": 16, "qk_nope_head_dim": 12, "qk_rope_head_dim": 8, "v_head_dim": 10, "num_key_value_heads": 4}
+DEEPSEEK = {**EXPERTS, **LATENT, "n_routed_experts": 8, "n_shared_experts": 2, "first_k_dense_replace": 1}
+GROUPED = {"n_group": 4, "topk_group": 2}
+
 CASES = [
     small("llama"),
     small("llama", "llama-tied-biases", tie_word_embeddings=True, attention_bias=True, mlp_bias=True, head_dim=12),
@@ -102,6 +109,20 @@ CASES = [
     bare("mpt", **MPT),
     bare("mpt", "mpt-clipped", **{**MPT, "n_heads": 6, "d_model": 48}, attn_config={"clip_qkv": 0.5, "softmax_scale": 0.2}),
     bare("mpt", "mpt-untied", **MPT, tie_word_embeddings=False, layer_norm_epsilon=1e-3),
+    small("mixtral", num_local_experts=5),
+    small("mixtral", "mixtral-window", sliding_window=9, num_experts_per_tok=3, head_dim=12, tie_word_embeddings=True),
+    small("mixtral", "mixtral-yarn", rope_parameters=YARN, head_dim=8),
+    small("qwen3_moe", **QWEN3_MOE, norm_topk_prob=True),
+    small("qwen3_moe", "qwen3_moe-window", **QWEN3_MOE, use_sliding_window=True, sliding_window=9, attention_bias=True, head_dim=12),
+    small("qwen3_moe", "qwen3_moe-dense-layers", **QWEN3_MOE, num_hidden_layers=5, decoder_sparse_step=2, mlp_only_layers=[3]),
+    small("qwen3_moe", "qwen3_moe-yarn", **QWEN3_MOE, rope_parameters=YARN, mlp_only_layers=[0]),
+    small("deepseek_v2", **DEEPSEEK),
+    small("deepseek_v2", "deepseek_v2-lite", **{**DEEPSEEK, "q_lora_rank": None}, rope_parameters=MSCALE),
+    small("deepseek_v2", "deepseek_v2-groups", **DEEPSEEK, **GROUPED, topk_method="group_limited_greedy", routed_scaling_factor=1.7),
+    small("deepseek_v2", "deepseek_v2-biases", **{**DEEPSEEK, "first_k_dense_replace": 0}, attention_bias=True, mlp_bias=True),
+    small("deepseek_v3", **DEEPSEEK, **GROUPED),
+    small("deepseek_v3", "deepseek_v3-lite", **{**DEEPSEEK, "q_lora_rank": None}, n_group=1, topk_group=1, norm_topk_prob=False),
+    small("deepseek_v3", "deepseek_v3-yarn", **DEEPSEEK, **GROUPED, rope_parameters=MSCALE, attention_bias=True),
 ]
 
 
@@ -121,7 +142,8 @@ def test_a_model_of_transformers_is_ours_to_its_logits_text_and_files(case: Publ
     assert greedy(model, prompt, 64) == continued(reference, prompt, 64)
 
     llamazoo.save_model(model, tmp_path / "ours", format="hf")
-    again = type(reference).from_pretrained(tmp_path / "ours", dtype=torch.float64, attn_implementation=case.kernel)
+    kernels = {"attn_implementation": case.kernel, "experts_implementation": "eager"}
+    again = type(reference).from_pretrained(tmp_path / "ours", dtype=torch.float64, **kernels)
     assert again.config.model_type == case.config["model_type"]
     torch.testing.assert_close(logits_of(again, tokens), expected, atol=1e-9, rtol=0)
     before, after = tensors_in(tmp_path / "theirs"), tensors_in(tmp_path / "ours")

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import llamazoo
-from llamazoo import Drop, Fuse, Rename, Split, SplitGroups, SplitTransposed, Transpose
+from llamazoo import Drop, Fuse, Interleave, Rename, Split, SplitGroups, SplitTransposed, Stack, Transpose
 from llamazoo.contract.kinds import RotaryRows
 from llamazoo.errors import PluginError, SaveError, WeightsError
 from llamazoo.weights.checkpoint import options_of
@@ -315,6 +315,10 @@ RULES: list[tuple[Any, list[tuple[int, ...]]]] = [
     (SplitTransposed("a", ("b", "c"), sizes=(2, 4)), [(5, 6)]),
     (SplitGroups("a", ("b", "c", "d"), sizes=(4, 2, 2), groups=3), [(24, 5)]),
     (SplitGroups("a", ("b", "c", "d"), sizes=(4, 2, 2), groups=3), [(24,)]),
+    (Stack(("a.0", "a.1", "a.2"), "b"), [(4, 2)] * 3),
+    (Interleave("a", ("b", "c"), transposed=True), [(2, 3, 6)]),
+    (Interleave("a", ("b", "c")), [(2, 6)]),
+    (Transpose("a", "b"), [(2, 3, 6)]),
 ]
 
 

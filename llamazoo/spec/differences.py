@@ -15,7 +15,8 @@ __all__ = ["Difference", "differences"]
 
 # What may differ without a change in what the trained model computes.
 FREE = ("version", "about", "plugins", "init", "dtype")
-FREE_OPTIONS = ("attention.kernel", "position.layout")
+LOSSES = ("feed_forward.balance", "feed_forward.sequence_balance", "feed_forward.z_loss")  # of training
+FREE_OPTIONS = ("attention.kernel", "position.layout", *LOSSES)
 ABSENT = "not there"
 
 Fields = dict[str, Any]

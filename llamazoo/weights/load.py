@@ -124,7 +124,7 @@ def fill(model: Decoder, checkpoint: Checkpoint, reached: dict[str, Move], repor
     turns = checkpoint.turns(model.spec)
     loaded: dict[str, Tensor] = {}
     for move in dict.fromkeys(reached.values()):
-        made = move.rule.read([store.read(name) for name in move.theirs])
+        made = move.rule.gather(move.theirs, store.read)
         for name, value in zip(move.ours, made, strict=True):
             if name in shared:
                 _check_shared(checkpoint, name, value, shared, store, reached)
@@ -182,7 +182,7 @@ def _check_shared(
     move = reached.get(original)
     if move is None:
         return
-    first = move.rule.read([store.read(theirs) for theirs in move.theirs])[move.ours.index(original)]
+    first = move.rule.gather(move.theirs, store.read)[move.ours.index(original)]
     if not torch.equal(first, value):
         raise WeightsError(f"{checkpoint.folder}: {name} and {original} are tied in this model, but differ in the checkpoint")
 

@@ -5,14 +5,16 @@ side stands on the other. The first rule that matches a name takes it.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-__all__ = ["Drop", "Fuse", "Move", "Rename", "Rule", "Split", "SplitGroups", "SplitTransposed", "Transpose", "plan"]
+__all__ = ["Drop", "Fuse", "Interleave", "Move", "Rename", "Rule", "Split", "SplitGroups", "SplitTransposed", "Stack", "Transpose", "plan"]
+
+STARS = re.compile(r"\*\*|\*")
 
 
 class Rule:
@@ -29,6 +31,10 @@ class Rule:
         """From ours to theirs: what `read` undoes."""
         return list(tensors)
 
+    def gather(self, names: Sequence[str], fetch: Callable[[str], Tensor]) -> list[Tensor]:
+        """What `read` makes of the tensors of these names, each fetched when it is needed."""
+        return self.read([fetch(name) for name in names])
+
 
 @dataclass(frozen=True)
 class Rename(Rule):
@@ -40,13 +46,13 @@ class Rename(Rule):
 
 @dataclass(frozen=True)
 class Transpose(Rule):
-    """A matrix stored the other way round (GPT-2's Conv1D)."""
+    """A matrix, or each of a stack of them, stored the other way round (GPT-2's Conv1D)."""
 
     theirs: str
     ours: str
 
     def read(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        return [t.transpose(0, 1) for t in tensors]
+        return [t.transpose(-2, -1) for t in tensors]
 
     write = read
 
@@ -114,6 +120,52 @@ class SplitGroups(Rule):
 
 
 @dataclass(frozen=True)
+class Interleave(Rule):
+    """One tensor of theirs, whose last dimension holds entries of several of ours in turn (gpt-oss: gate and up).
+
+    With `transposed` the matrices are stored the other way round as well.
+    """
+
+    theirs: str
+    ours: tuple[str, ...]
+    transposed: bool = False
+
+    def read(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        parts = tensors[0].unflatten(-1, (-1, len(self.ours))).unbind(-1)
+        return [part.transpose(-2, -1) if self.transposed else part for part in parts]
+
+    def write(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        parts = [part.transpose(-2, -1) if self.transposed else part for part in tensors]
+        return [torch.stack(parts, -1).flatten(-2)]
+
+
+@dataclass(frozen=True)
+class Stack(Rule):
+    """Many tensors of theirs, all of one shape, are one of ours with a dimension more, the first (an expert each)."""
+
+    theirs: tuple[str, ...]
+    ours: str
+
+    def read(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        return [torch.stack(list(tensors))]
+
+    def write(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        if len(tensors[0]) != len(self.theirs):
+            raise ValueError(f"{self.ours} holds {len(tensors[0])} tensors, where {len(self.theirs)} are written")
+        return list(tensors[0])
+
+    def gather(self, names: Sequence[str], fetch: Callable[[str], Tensor]) -> list[Tensor]:
+        """One at a time, so that no more than one of them is held twice."""
+        first = fetch(names[0])
+        stacked = first.new_empty((len(names), *first.shape))
+        stacked[0] = first
+        del first
+        for number, name in enumerate(names[1:], 1):
+            stacked[number] = fetch(name)
+        return [stacked]
+
+
+@dataclass(frozen=True)
 class Drop(Rule):
     """A tensor of theirs that we do not need, and why; it is not written back."""
 
@@ -136,28 +188,60 @@ class Move:
 
 def plan(rules: Iterable[Rule], names: Iterable[str], side: Literal["theirs", "ours"]) -> tuple[list[Move], list[str]]:
     """The moves that take in all `names` of one side, and the names that no rule knows."""
-    left = dict.fromkeys(names)
+    left = _Names(names)
     moves: list[Move] = []
     incomplete: list[tuple[Rule, str]] = []  # further patterns of rules that take several names at once
     for rule in rules:
         first, *more = _tuple(getattr(rule, side)) or ("",)
         _take(rule, first, side, left, moves)
         incomplete += [(rule, pattern) for pattern in more]
-    if left:  # the first of several names is not there, and others are
-        for rule, pattern in incomplete:
-            _take(rule, pattern, side, left, moves)
-    return moves, list(left)
+    for rule, pattern in incomplete:  # the first of several names is not there, and others are
+        if not left.names:
+            break
+        _take(rule, pattern, side, left, moves)
+    return moves, list(left.names)
 
 
-def _take(rule: Rule, pattern: str, side: Literal["theirs", "ours"], left: dict[str, None], moves: list[Move]) -> None:
-    expression = _expression(pattern)
-    begin, end = pattern.partition("*")[0], pattern.rpartition("*")[2]
-    found = [match for name in left if name.startswith(begin) and name.endswith(end) and (match := expression.fullmatch(name))]
-    for match in found:
-        theirs, ours = (tuple(_filled(p, match.groups()) for p in _tuple(ends)) for ends in (rule.theirs, rule.ours))
+def _take(rule: Rule, pattern: str, side: Literal["theirs", "ours"], left: "_Names", moves: list[Move]) -> None:
+    for binding in left.matching(pattern):
+        theirs, ours = (tuple(_filled(p, binding) for p in _tuple(ends)) for ends in (rule.theirs, rule.ours))
         moves.append(Move(rule, theirs, ours))
         for name in theirs if side == "theirs" else ours:
-            left.pop(name, None)
+            left.names.pop(name, None)
+
+
+class _Names:
+    """Names that have not been taken yet, which a pattern of whole words finds without a look at each.
+
+    A mixture of experts has tens of thousands of tensors, and as many patterns as experts.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.names = dict.fromkeys(names)
+        self.words: dict[int, list[tuple[str, ...]]] = {}  # every name as its words, by how many they are
+        for name in self.names:
+            words = tuple(name.split("."))
+            self.words.setdefault(len(words), []).append(words)
+        # By the number of words and where stars stand: names by their other words.
+        self.index: dict[tuple[int, tuple[int, ...]], dict[tuple[str, ...], list[tuple[str, ...]]]] = {}
+
+    def matching(self, pattern: str) -> list[tuple[str, ...]]:
+        """What the stars of a pattern stand for, in each of the names left that it matches."""
+        words = tuple(pattern.split("."))
+        if "**" in pattern or any("*" in word and word != "*" for word in words):
+            expression = _expression(pattern)
+            return [match.groups() for name in self.names if (match := expression.fullmatch(name))]
+        stars = tuple(place for place, word in enumerate(words) if word == "*")
+        if (len(words), stars) not in self.index:
+            index = self.index[len(words), stars] = {}
+            for name in self.words.get(len(words), []):
+                index.setdefault(_without(name, stars), []).append(name)
+        found = self.index[len(words), stars].get(_without(words, stars), [])
+        return [tuple(name[place] for place in stars) for name in found if ".".join(name) in self.names and all(name)]
+
+
+def _without(words: tuple[str, ...], places: tuple[int, ...]) -> tuple[str, ...]:
+    return tuple(word for place, word in enumerate(words) if place not in places)
 
 
 def _tuple(patterns: str | Sequence[str]) -> tuple[str, ...]:
@@ -169,5 +253,7 @@ def _expression(pattern: str) -> re.Pattern[str]:
 
 
 def _filled(pattern: str, binding: tuple[str, ...]) -> str:
-    values = iter(binding)
-    return re.sub(r"\*\*|\*", lambda match: next(values, match[0]), pattern)
+    """A pattern with what its stars stand for; a star too many stays."""
+    before, *pieces = STARS.split(pattern)
+    values = [*binding, *STARS.findall(pattern)[len(binding) :]]
+    return before + "".join(value + piece for value, piece in zip(values, pieces, strict=False))

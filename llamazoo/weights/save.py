@@ -62,8 +62,9 @@ def outgoing(model: Decoder, form: type[Format], stored: ArchitectureSpec | None
             )
         ours = {name: tensors[name] for name in move.ours}
         shapes = move.rule.write([_shape(model, name, held) for name, held in ours.items()])
+        making = _Making(model, move, ours, turns)
         for index, (name, shape) in enumerate(zip(move.theirs, shapes, strict=True)):
-            yield Outgoing(name, shape.dtype, tuple(shape.shape), _maker(model, move, ours, turns, index))
+            yield Outgoing(name, shape.dtype, tuple(shape.shape), making.maker(index))
 
 
 def _shape(model: Decoder, name: str, held: Tensor) -> Tensor:
@@ -71,11 +72,22 @@ def _shape(model: Decoder, name: str, held: Tensor) -> Tensor:
     return torch.empty(shape, dtype=held.dtype, device="meta")
 
 
-def _maker(model: Decoder, move: Move, ours: dict[str, Tensor], turns: Turns, index: int) -> Callable[[], Tensor]:
-    division = model.division
+class _Making:
+    """What one move writes: made once for all of its names, which come one after the other, and held until the last of them."""
 
-    def make() -> Tensor:
-        held = {name: held.detach() if division is None else division.asked(name, held) for name, held in ours.items()}
-        return move.rule.write([turns.write(name, value) for name, value in held.items()])[index]
+    def __init__(self, model: Decoder, move: Move, ours: dict[str, Tensor], turns: Turns) -> None:
+        self.model, self.move, self.ours, self.turns = model, move, ours, turns
+        self.made: list[Tensor] | None = None
 
-    return make
+    def maker(self, index: int) -> Callable[[], Tensor]:
+        return lambda: self._make(index)
+
+    def _make(self, index: int) -> Tensor:
+        if self.made is None:
+            division, ours = self.model.division, self.ours
+            held = {name: held.detach() if division is None else division.asked(name, held) for name, held in ours.items()}
+            self.made = self.move.rule.write([self.turns.write(name, value) for name, value in held.items()])
+        made = self.made[index]
+        if index == len(self.made) - 1:
+            self.made = None
+        return made

@@ -64,11 +64,11 @@ class Config:
         """The value of a field that means something when it is null, and something else when it is absent."""
         return self.fields.pop(name, default)
 
-    def number(self, *names: str, default: Any = REQUIRED) -> Any:
-        """A whole number from 1 to 2**40, for fields with which something is reckoned before a spec can check them."""
+    def number(self, *names: str, default: Any = REQUIRED, least: int = 1) -> Any:
+        """A whole number from `least` to 2**40, for fields with which something is reckoned before a spec can check them."""
         value = self.take(*names, default=default)
-        if value is not None and (type(value) is not int or not 0 < value < 2**40):
-            raise self.wrong(names[0], f"expected a whole number from 1, found {ascii(value)[:60]}")
+        if value is not None and (type(value) is not int or not least <= value < 2**40):
+            raise self.wrong(names[0], f"expected a whole number from {least}, found {ascii(value)[:60]}")
         return value
 
     def flag(self, name: str, default: bool) -> bool:

@@ -16,7 +16,7 @@ from llamazoo.spec.compose import parse_spec
 from llamazoo.spec.differences import differences
 from llamazoo.weights.checkpoint import Checkpoint, Format
 from llamazoo.weights.files import plain_file, read_json
-from llamazoo.weights.formats.hf import bloom, falcon, gemma, gpt2, gpt_neox, llama, mpt
+from llamazoo.weights.formats.hf import bloom, deepseek, falcon, gemma, gpt2, gpt_neox, llama, mixture, mpt
 from llamazoo.weights.formats.hf.config import Config
 from llamazoo.weights.formats.hf.family import Family
 from llamazoo.weights.rotary import Layout
@@ -40,6 +40,8 @@ FAMILIES: dict[str, Family] = {
         *(llama.Llama(), llama.Mistral(), llama.Qwen2(), llama.Qwen3(), llama.SmolLM3(), llama.OLMo2(), llama.Phi3()),
         *(gemma.Gemma(), gemma.Gemma2(), gemma.Gemma3()),
         *(gpt2.GPT2(), gpt_neox.GPTNeoX(), falcon.Falcon(), bloom.Bloom(), mpt.MPT()),
+        *(mixture.Mixtral(), mixture.Qwen3Moe()),
+        *(deepseek.DeepSeekV2(), deepseek.DeepSeekV3()),
     )
 }
 

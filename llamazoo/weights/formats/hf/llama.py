@@ -174,7 +174,7 @@ class Qwen3(Qwen2):
 
     model_type = "qwen3"
     architecture = "Qwen3ForCausalLM"
-    head_dim = 128
+    head_dim: ClassVar[int | None] = 128
     attention_bias = True
 
     def attention(self, config: Config, norm: dict[str, Any]) -> dict[str, Any]:
