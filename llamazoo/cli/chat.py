@@ -51,7 +51,10 @@ def run(
     dtype: DtypeOption = None,
     parts: PartsFiles = None,
 ) -> None:
-    """Talk with a model. A line is a turn; /reset begins anew, /exit or the end of input leaves, Ctrl-C stops an answer."""
+    """Talk with a model that has a chat template.
+
+    A line is a turn; /reset begins anew, /exit or the end of input leaves, Ctrl-C stops an answer.
+    """
     check_filters(temperature, top_k, top_p, min_p)
     registry = registry_with(parts)
     where = device_of(device)

@@ -22,7 +22,8 @@ from llamazoo.errors import TokenizerError
 __all__ = ["KNOWN", "check_patterns", "patterns_in"]
 
 LENGTHS = (150, 700, 1500, 5000)  # what is worse than quadratic shows before it takes long
-ALWAYS, QUADRATIC, ALL_RUNS = 0.05, 0.5, 3.0  # seconds of this thread; well-behaved patterns take a thousandth a run
+ALWAYS, QUADRATIC, ALL_RUNS = 0.15, 0.5, 5.0  # seconds of this thread; well-behaved patterns take a thousandth a run
+MEASURED = 4  # times, of a run that takes too long
 MAX_PATTERN = 4000
 MAX_PATTERNS = 16
 TRIED = "aZz0_'.,;<#-+ \t\n\r\x00\u00e9\u00df\u0301\u0661\u4e2d\u3042\uac00\U0001f999\u200d\u00a0"
@@ -103,18 +104,31 @@ def runs_away(pattern: str) -> str | None:
     own = [letter for letter in dict.fromkeys(pattern) if letter not in TRIED and not unicodedata.category(letter).startswith("C")]
     spent = 0.0
     for run in runs([*TRIED, *own[:100]]):
-        begun = time.thread_time()
-        try:
-            split.pre_tokenize_str(run)
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException:  # a panic of the library, which is no Exception
-            return f"takes too long on a run of {run[:2]!a}"
-        one = time.thread_time() - begun
+        allowed = ALWAYS + QUADRATIC * (len(run) / LENGTHS[-1]) ** 2
+        one = float("inf")
+        for _ in range(MEASURED):  # a busy machine may be slow once
+            taken = timed(split, run)
+            if taken is None:
+                return f"takes too long on a run of {run[:2]!a}"
+            one = min(one, taken)
+            if one <= allowed:
+                break
         spent += one
-        if one > ALWAYS + QUADRATIC * (len(run) / LENGTHS[-1]) ** 2 or spent > ALL_RUNS:
+        if one > allowed or spent > ALL_RUNS:
             return f"takes too long on runs of {len(run)} characters such as {run[:2]!a}"
     return None
+
+
+def timed(split: pre_tokenizers.PreTokenizer, run: str) -> float | None:
+    """Seconds that it takes to split a text; None if the library gives up."""
+    begun = time.thread_time()
+    try:
+        split.pre_tokenize_str(run)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:  # a panic, which is no Exception
+        return None
+    return time.thread_time() - begun
 
 
 def runs(letters: Iterable[str]) -> Iterator[str]:
