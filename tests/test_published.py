@@ -1,5 +1,6 @@
 """Each model type that transformers publishes and we read: the same logits, the same text, and back again, bit for bit."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -149,3 +150,16 @@ def test_a_model_of_transformers_is_ours_to_its_logits_text_and_files(case: Publ
     before, after = tensors_in(tmp_path / "theirs"), tensors_in(tmp_path / "ours")
     assert sorted(before) == sorted(after)
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_an_mpt_has_the_slopes_that_its_makers_code_gives_it(tmp_path: Path) -> None:
+    case = bare("mpt", **MPT, attn_config={"alibi_bias_max": 16})
+    reference = theirs(case)
+    reference.save_pretrained(tmp_path / "theirs")
+    model = llamazoo.load_model(tmp_path / "theirs", dtype=torch.float64)
+    tokens = text(case)
+    flat = logits_of(reference, tokens)  # transformers takes 8, whatever the config says
+    reference.transformer.build_mpt_alibi_tensor = partial(reference.transformer.build_mpt_alibi_tensor, alibi_bias_max=16)
+    with torch.no_grad():
+        torch.testing.assert_close(model(tokens), logits_of(reference, tokens), atol=1e-5, rtol=0)
+        assert (model(tokens) - flat).abs().max() > 1e-3
