@@ -193,7 +193,7 @@ class Registry:
 
     def is_in_zoo(self, path: Path) -> bool:
         """Whether a file lies in a folder of the zoo."""
-        return path.resolve().parent in {offer.value.parent.resolve() for offer in self._zoo}
+        return path.resolve().parent in {folder.resolve() for folder in {offer.value.parent for offer in self._zoo}}
 
     def versions(self) -> dict[str, str]:
         """The version of each distribution that was loaded."""

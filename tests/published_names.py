@@ -242,8 +242,8 @@ NAMES = [
     Names(
         "gpt_oss",
         "unsloth/gpt-oss-20b-BF16",
-        "a public note on openai/gpt-oss-120b (687 names) and a copy of the index of openai/gpt-oss-20b, which have 4-bit blocks and scales in place of the two matrices of experts, "
-        "and a list of the last layer of a bfloat16 checkpoint; repositories not recorded",
+        "a public note on openai/gpt-oss-120b (687 names) and a copy of the index of openai/gpt-oss-20b, which have 4-bit blocks and "
+        "scales in place of the two matrices of experts, and a list of the last layer of a bfloat16 checkpoint; repositories not recorded",
         "gpt-oss-20b",
         (
             "{model.embed_tokens,model.norm,lm_head}.weight",

@@ -266,6 +266,23 @@ def test_list_zoo_counts_parameters() -> None:
     assert found["llama-7b"] == 6_738_415_616
 
 
+def test_list_zoo_tells_size_type_licence_and_release_of_each_model() -> None:
+    row = next(line for line in succeed("list", "zoo").splitlines() if line.startswith("mistral-7b-v0.1 "))
+    assert row.split() == ["mistral-7b-v0.1", "7.24", "billion", "32", "x", "4096", "mistral", "Apache-2.0", "2023-09"]
+    listed = {model.pop("name"): model for model in json.loads(succeed("list", "zoo", "--json"))["zoo"]}
+    assert listed["mistral-7b-v0.1"] == {
+        "parameters": 7_241_732_096,
+        "n_layers": 32,
+        "dim": 4096,
+        "max_seq_len": 32768,
+        "model_type": "mistral",
+        "licence": "Apache-2.0",
+        "paper": "arXiv 2310.06825",
+        "released": "2023-09",
+    }
+    assert {listed["llama-tiny"][field] for field in ("model_type", "licence", "paper", "released")} == {None}
+
+
 @pytest.mark.usefixtures("broken_plugin")
 def test_list_mentions_a_broken_plugin_in_one_line() -> None:
     last = succeed("list", "norm").rstrip("\n").split("\n")[-1]
@@ -275,7 +292,13 @@ def test_list_mentions_a_broken_plugin_in_one_line() -> None:
 
 @pytest.mark.parametrize(
     ("count", "told"),
-    [(999_999, "999,999"), (6_738_415_616, "6.74 billion"), (13_015_864_320, "13.0 billion"), (2 * 10**12, "2.00 trillion")],
+    [
+        (999_999, "999,999"),
+        (6_738_415_616, "6.74 billion"),
+        (13_015_864_320, "13.0 billion"),
+        (999_885_952, "1.00 billion"),
+        (2 * 10**12, "2.00 trillion"),
+    ],
 )
 def test_large_numbers_are_told_in_short(count: int, told: str) -> None:
     assert counted(count) == told

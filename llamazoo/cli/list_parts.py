@@ -90,24 +90,27 @@ def _data(offer: Offer[type[Component]], name: str) -> dict[str, Any]:
 
 
 def _list_zoo(registry: Registry, json: bool) -> None:
-    rows, broken = [], {}
+    found, broken = [], {}
     for name in registry.zoo():
         try:
-            spec = load_spec(name, registry=registry)
-            rows.append((name, spec, describe(spec)))
+            found.append(_model(name, registry))
         except LlamazooError as error:  # a plugin's spec; the others can be listed
             broken[name] = str(error)
     if json:
-        found = [
-            {"name": n, "parameters": d.parameters, "n_layers": s.n_layers, "dim": s.dim, "max_seq_len": s.max_seq_len} for n, s, d in rows
-        ]
         print_json({"zoo": found, "broken": broken})
         return
-    numbers = ("parameters", "layers", "context")
-    made, out = table("name", *numbers, "a layer", right=numbers), console()
-    for name, spec, description in rows:
-        cells = (counted(description.parameters), str(spec.n_layers), str(spec.max_seq_len), visible(description.layers[0][1]))
-        made.add_row(name, *cells)
+    numbers = ("parameters", "layers, dim")
+    made, out = table("name", *numbers, "type", "licence", "released", right=numbers, whole=("name", "type", "released")), console()
+    for model in found:
+        known = (model[field] or "" for field in ("model_type", "licence", "released"))
+        made.add_row(model["name"], counted(model["parameters"]), f"{model['n_layers']} x {model['dim']}", *map(visible, known))
     out.print(made)
     for name, reason in broken.items():
         out.print(visible(f"{name} cannot be used: {reason}"), style="red", soft_wrap=True)
+
+
+def _model(name: str, registry: Registry) -> dict[str, Any]:
+    """What is told of a model of the zoo: how large it is, and what is known of it."""
+    spec = load_spec(name, registry=registry)
+    sizes = {"n_layers": spec.n_layers, "dim": spec.dim, "max_seq_len": spec.max_seq_len}
+    return {"name": name, "parameters": describe(spec).parameters, **sizes, **spec.about.model_dump()}
