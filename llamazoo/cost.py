@@ -19,7 +19,12 @@ MODULES_PER_LAYER = 40_000  # bytes of Python objects in one built layer, whatev
 
 @dataclass(frozen=True)
 class Description:
-    """Exact counts for one spec. Bytes are for `dtype`; operations count a multiplication and an addition as two."""
+    """Exact counts for one spec. Bytes are for `dtype`; operations count a multiplication and an addition as two.
+
+    Parameters are what gradients change. One that is built frozen (the correction of a router, which follows the load of its
+    experts) has its place in the weights, and so in their bytes, but is counted among no parameters: that is how published
+    sizes are counted.
+    """
 
     parameters: int
     active_parameters: int  # those that take part in one token: of experts, only the chosen ones
@@ -51,9 +56,10 @@ def describe(spec: ArchitectureSpec, dtype: torch.dtype | None = None) -> Descri
         raise ResourceLimitError(
             f"a tensor of this model has more bytes than can be counted (2**63): {str(error).splitlines()[0]}"
         ) from None
-    outside = sum(p.numel() for p in model.parameters()) - sum(p.numel() for p in model.blocks.parameters())
     blocks = list(zip(counts.values(), model.blocks, strict=True))
-    parameters = outside + sum(count * _numel(block) for count, block in blocks)
+    parameters, held = (
+        count_in(model) - count_in(model.blocks) + sum(count * count_in(block) for count, block in blocks) for count_in in (_numel, _held)
+    )
     idle = sum(count * _idle(block) for count, block in blocks)
     context = spec.max_seq_len // 2
     flops = sum(_flops(part, context) for name, part in model.named_children() if name != "blocks")
@@ -63,7 +69,7 @@ def describe(spec: ArchitectureSpec, dtype: torch.dtype | None = None) -> Descri
         parameters=parameters,
         active_parameters=parameters - idle,
         embedding_parameters=_numel(model.embedding),
-        weight_bytes=parameters * dtype.itemsize,
+        weight_bytes=held * dtype.itemsize,
         cache_bytes=full,
         cache_bytes_per_token=full - less,
         flops_per_token=flops,
@@ -73,6 +79,12 @@ def describe(spec: ArchitectureSpec, dtype: torch.dtype | None = None) -> Descri
 
 
 def _numel(module: nn.Module) -> int:
+    """What can be trained."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+def _held(module: nn.Module) -> int:
+    """That, and what is frozen."""
     return sum(p.numel() for p in module.parameters())
 
 

@@ -51,6 +51,7 @@ LATENT = {"q_lora_rank": 20, "kv_lora_rank": 16, "qk_nope_head_dim": 12, "qk_rop
 DEEPSEEK = {**EXPERTS, **LATENT, "n_routed_experts": 8, "n_shared_experts": 2, "first_k_dense_replace": 1}
 GROUPED = {"n_group": 4, "topk_group": 2}
 
+GPT_OSS = {"num_local_experts": 6, "num_experts_per_tok": 3, "sliding_window": 9, "head_dim": 12}
 CASES = [
     small("llama"),
     small("llama", "llama-tied-biases", tie_word_embeddings=True, attention_bias=True, mlp_bias=True, head_dim=12),
@@ -117,6 +118,9 @@ CASES = [
     small("qwen3_moe", "qwen3_moe-window", **QWEN3_MOE, use_sliding_window=True, sliding_window=9, attention_bias=True, head_dim=12),
     small("qwen3_moe", "qwen3_moe-dense-layers", **QWEN3_MOE, num_hidden_layers=5, decoder_sparse_step=2, mlp_only_layers=[3]),
     small("qwen3_moe", "qwen3_moe-yarn", **QWEN3_MOE, rope_parameters=YARN, mlp_only_layers=[0]),
+    small("gpt_oss", **GPT_OSS, rope_parameters={**YARN, "truncate": False}),
+    small("gpt_oss", "gpt_oss-no-biases", **GPT_OSS, attention_bias=False, tie_word_embeddings=True, layer_types=[FULL, FULL, SLIDES]),
+    small("gpt_oss", "gpt_oss-gate", **GPT_OSS, rope_parameters=LINEAR, swiglu_alpha=1.1, swiglu_limit=0.4, layer_types=[FULL] * 3),
     small("deepseek_v2", **DEEPSEEK),
     small("deepseek_v2", "deepseek_v2-lite", **{**DEEPSEEK, "q_lora_rank": None}, rope_parameters=MSCALE),
     small("deepseek_v2", "deepseek_v2-groups", **DEEPSEEK, **GROUPED, topk_method="group_limited_greedy", routed_scaling_factor=1.7),

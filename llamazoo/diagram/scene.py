@@ -74,7 +74,7 @@ def scene_of(spec: ArchitectureSpec, title: str | None = None) -> Scene:
     positions = (_shown(p) for p in model.positions.values() if isinstance(p, Position) and ("embed" in p.acts() or _numel(p)))
     before = (_shown(model.embedding), *positions)
     tied = {id(p) for p in model.embedding.parameters()}
-    own = sum(p.numel() for p in model.head.parameters() if id(p) not in tied)
+    own = sum(p.numel() for p in model.head.parameters() if p.requires_grad and id(p) not in tied)
     after = (_shown(model.final_norm), replace(_shown(model.head), parameters=own))
     site = spec.site()
     return Scene(
@@ -172,4 +172,4 @@ def _within(module: nn.Module) -> Iterator[Component]:
 
 
 def _numel(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)

@@ -70,7 +70,8 @@ class Sample:
 
     @property
     def parameters(self) -> int:
-        return self._over_layers(lambda module: sum(p.numel() for p in module.parameters()))
+        """Those that are trained; what is built frozen is among the weights only."""
+        return self._over_layers(lambda module: sum(p.numel() for p in module.parameters() if p.requires_grad))
 
     @property
     def weight_bytes(self) -> int:

@@ -142,8 +142,7 @@ def _misfits(move: Move, store: Store, wanted: dict[str, Tensor], shared: dict[s
     """What is wrong with the shapes and dtypes of one move, found on tensors without data."""
     label = ", ".join(move.theirs)
     try:
-        shapes = [torch.empty(store.shape(name), dtype=store.dtype(name), device="meta") for name in move.theirs]
-        made = move.rule.read(shapes)
+        made = move.rule.read(_blank([(store.shape(name), store.dtype(name)) for name in move.theirs]))
     except (RuntimeError, ValueError, IndexError) as error:  # the last for a dimension that a tensor has not
         return [f"shape: {label}: {str(error).splitlines()[0]}"]
     found = []
@@ -156,6 +155,12 @@ def _misfits(move: Move, store: Store, wanted: dict[str, Tensor], shared: dict[s
         elif value.dtype != target.dtype and not (_is_real(value.dtype) and _is_real(target.dtype)):
             found.append(f"dtype: {label} is {value.dtype}, the model's {name} is {target.dtype}")
     return found
+
+
+def _blank(wanted: Sequence[tuple[tuple[int, ...], torch.dtype]]) -> list[Tensor]:
+    """Tensors without data; one for all that are alike, since experts are many."""
+    made = {(shape, dtype): torch.empty(shape, dtype=dtype, device="meta") for shape, dtype in dict.fromkeys(wanted)}
+    return [made[each] for each in wanted]
 
 
 def _is_real(dtype: torch.dtype) -> bool:

@@ -7,6 +7,7 @@ side stands on the other. The first rule that matches a name takes it.
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Literal
 
 import torch
@@ -203,10 +204,14 @@ def plan(rules: Iterable[Rule], names: Iterable[str], side: Literal["theirs", "o
 
 
 def _take(rule: Rule, pattern: str, side: Literal["theirs", "ours"], left: "_Names", moves: list[Move]) -> None:
-    for binding in left.matching(pattern):
-        theirs, ours = (tuple(_filled(p, binding) for p in _tuple(ends)) for ends in (rule.theirs, rule.ours))
-        moves.append(Move(rule, theirs, ours))
-        for name in theirs if side == "theirs" else ours:
+    found = left.matching(pattern)
+    if not found:
+        return
+    theirs, ours = ([STARS.split(end) for end in _tuple(ends)] for ends in (rule.theirs, rule.ours))
+    for binding in found:
+        move = Move(rule, tuple(_filled(end, binding) for end in theirs), tuple(_filled(end, binding) for end in ours))
+        moves.append(move)
+        for name in move.theirs if side == "theirs" else move.ours:
             left.names.pop(name, None)
 
 
@@ -252,8 +257,6 @@ def _expression(pattern: str) -> re.Pattern[str]:
     return re.compile(re.escape(pattern).replace(r"\*\*", "(.+)").replace(r"\*", r"([^.]+)"))
 
 
-def _filled(pattern: str, binding: tuple[str, ...]) -> str:
-    """A pattern with what its stars stand for; a star too many stays."""
-    before, *pieces = STARS.split(pattern)
-    values = [*binding, *STARS.findall(pattern)[len(binding) :]]
-    return before + "".join(value + piece for value, piece in zip(values, pieces, strict=False))
+def _filled(pieces: Sequence[str], binding: tuple[str, ...]) -> str:
+    """A pattern, cut at its stars, with what they stand for; a star too many stays."""
+    return pieces[0] + "".join(value + piece for value, piece in zip_longest(binding[: len(pieces) - 1], pieces[1:], fillvalue="*"))

@@ -40,7 +40,7 @@ FAMILIES: dict[str, Family] = {
         *(llama.Llama(), llama.Mistral(), llama.Qwen2(), llama.Qwen3(), llama.SmolLM3(), llama.OLMo2(), llama.Phi3()),
         *(gemma.Gemma(), gemma.Gemma2(), gemma.Gemma3()),
         *(gpt2.GPT2(), gpt_neox.GPTNeoX(), falcon.Falcon(), bloom.Bloom(), mpt.MPT()),
-        *(mixture.Mixtral(), mixture.Qwen3Moe()),
+        *(mixture.Mixtral(), mixture.Qwen3Moe(), mixture.GptOss()),
         *(deepseek.DeepSeekV2(), deepseek.DeepSeekV3()),
     )
 }

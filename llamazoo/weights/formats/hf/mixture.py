@@ -1,4 +1,4 @@
-"""mixtral and qwen3_moe: feed-forwards that are mixtures of experts, each expert's matrices as tensors of their own."""
+"""mixtral, qwen3_moe and gpt_oss: feed-forwards that are mixtures of experts, in tensors of single experts or of all."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,15 +7,17 @@ from llamazoo.contract.component import Part
 from llamazoo.spec.architecture import ArchitectureSpec
 from llamazoo.weights.formats.hf.config import Config
 from llamazoo.weights.formats.hf.family import option, renames
-from llamazoo.weights.formats.hf.layered import counted, layered
-from llamazoo.weights.formats.hf.llama import INV_FREQ, LAYER, OURS, Mistral, Qwen3
-from llamazoo.weights.rule import Rule, Stack
+from llamazoo.weights.formats.hf.layered import FULL, SLIDES, counted, layered, types_of, windowed
+from llamazoo.weights.formats.hf.llama import INV_FREQ, LAYER, OURS, Llama, Mistral, Qwen3
+from llamazoo.weights.rule import Interleave, Rename, Rule, Stack, Transpose
 
-__all__ = ["Mixtral", "Qwen3Moe", "dense_of", "experts_of", "how_many", "is_mixture", "sparse", "stacks"]
+__all__ = ["GptOss", "Mixtral", "Qwen3Moe", "dense_of", "experts_of", "how_many", "is_mixture", "sparse", "stacks"]
 
 MOST_EXPERTS = 1 << 16  # each has a name in a rule
 # The balance of experts is a loss, and jitter acts in training.
 IN_TRAINING = ("router_aux_loss_coef", "output_router_logits", "router_jitter_noise")
+
+UNSAID_ROPE = {"rope_type": "yarn", "factor": 32.0, "truncate": False, "original_max_position_embeddings": 4096}  # of gpt_oss
 
 
 class Mixtral(Mistral):
@@ -111,6 +113,80 @@ class Qwen3Moe(Qwen3):
     def rules(self, spec: ArchitectureSpec) -> list[Rule]:
         made = stacks(spec, f"{LAYER}.mlp.experts", {n: f"{n}_proj" for n in ("gate", "up", "down")})
         return [INV_FREQ, *made, *renames(self.modules(spec))]
+
+
+class GptOss(Llama):
+    """OpenAI 2025 (arXiv 2508.10925): sinks, a window in every other layer, biases everywhere, a clamped gate."""
+
+    model_type = "gpt_oss"
+    architecture = "GptOssForCausalLM"
+    theta = 150000.0
+    context = 131072
+    eps = 1e-5
+    kv_heads = 8
+    head_dim = 64
+    mlp_bias = False
+
+    def attention(self, config: Config, norm: dict[str, Any]) -> dict[str, Any]:
+        bias = config.flag("attention_bias", True)
+        return {"type": "multihead", "qkv_bias": bias, "out_bias": bias, "sinks": True}
+
+    def places(self, config: Config, context: int) -> tuple[dict[str, Any], int]:
+        if config.fields.get("rope_parameters") is None and config.fields.get("rope_scaling") is None:
+            config.fields["rope_parameters"] = UNSAID_ROPE
+        start = config.number("initial_context_length", default=None)  # what the authors' own code calls the original context
+        places, context = super().places(config, context)
+        original = (places["position"].get("scaling") or {}).get("original", start)
+        if start not in (None, original):
+            raise config.wrong("initial_context_length", f"is {start}, and original_max_position_embeddings {ascii(original)[:60]}")
+        return places, context
+
+    def feed_forward(self, config: Config) -> dict[str, Any]:
+        config.ignore(*IN_TRAINING)
+        config.only("hidden_act", "silu")
+        return {
+            "type": "experts",
+            "n_experts": how_many(config, "num_local_experts", "num_experts", default=128),
+            "top_k": config.take("num_experts_per_tok", "experts_per_token", default=4),
+            "router": {"type": "topk", "bias": True},
+            "activation": {"type": "swish", "beta": config.take("swiglu_alpha", default=1.702)},
+            "limit": config.take("swiglu_limit", default=7.0),
+            "up_offset": 1.0,
+            "bias": True,
+        }
+
+    def layers(self, config: Config, n_layers: int, parts: dict[str, Any]) -> dict[str, Any]:
+        types = config.numbers("layer_types", n_layers) or [FULL if number % 2 else SLIDES for number in counted(config, n_layers)]
+        return windowed(config, types, config.nullable("sliding_window", 128), parts)
+
+    def config(self, spec: ArchitectureSpec) -> dict[str, Any]:
+        experts, (types, window) = spec.layer(0).feed_forward, types_of(spec)
+        return {
+            **super().config(spec),
+            "hidden_act": "silu",
+            "num_local_experts": option(experts, "n_experts", 128),
+            "num_experts_per_tok": option(experts, "top_k", 4),
+            "swiglu_alpha": option(option(experts, "activation"), "beta", 1.702),
+            "swiglu_limit": option(experts, "limit", 7.0),
+            "sliding_window": window or 128,  # transformers wants one, even if no layer has it
+            "layer_types": types,
+        }
+
+    def modules(self, spec: ArchitectureSpec) -> dict[str, str]:
+        names = {f"{OURS}.feed_forward.router": f"{LAYER}.mlp.router"}
+        return {**_without_feed_forward(super().modules(spec)), **names}
+
+    def rules(self, spec: ArchitectureSpec) -> list[Rule]:
+        theirs, ours = f"{LAYER}.mlp.experts", f"{OURS}.feed_forward"
+        return [
+            INV_FREQ,
+            Interleave(f"{theirs}.gate_up_proj", (f"{ours}.gate", f"{ours}.up"), transposed=True),
+            Interleave(f"{theirs}.gate_up_proj_bias", (f"{ours}.gate_bias", f"{ours}.up_bias")),
+            Transpose(f"{theirs}.down_proj", f"{ours}.down"),
+            Rename(f"{theirs}.down_proj_bias", f"{ours}.down_bias"),
+            Rename(f"{LAYER}.self_attn.sinks", f"{OURS}.attention.sinks"),
+            *renames(self.modules(spec)),
+        ]
 
 
 def how_many(config: Config, *names: str, default: int) -> int:
