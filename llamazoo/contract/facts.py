@@ -20,7 +20,8 @@ def phrases(options: BaseModel, named: Mapping[str, str], without: tuple[str, ..
         if name in named:
             yield f"{words} {named[name]}"
         elif value != usual.get(name):
-            yield phrase(words, value)
+            held = getattr(options, name)
+            yield phrase(words, held.model_dump(mode="json", exclude_defaults=True) if isinstance(held, BaseModel) else value)
 
 
 def number(value: float) -> str:
@@ -42,8 +43,9 @@ def _short(value: Any) -> str:
     if isinstance(value, float):
         return number(value)
     if isinstance(value, Mapping):
-        rest = (f"{key.replace('_', ' ')} {_short(inner)}" for key, inner in value.items() if key != "type" and inner is not None)
-        return " ".join([str(value.get("type", "")), *rest]).strip()
+        rest = [f"{key.replace('_', ' ')} {_short(inner)}" for key, inner in value.items() if key != "type" and inner is not None]
+        name = str(value.get("type", ""))
+        return f"{name} ({', '.join(rest)})" if name and rest else name or ", ".join(rest)
     if isinstance(value, list):
         return f"{len(value)} values" if len(value) > MOST else " ".join(_short(inner) for inner in value)
     return str(value)

@@ -48,7 +48,7 @@ def box(shown: Shown, least: float = LEAST) -> Sketch:
 
 def _title(shown: Shown) -> str:
     kind = SHORT_KINDS.get(shown.kind, shown.kind.replace("_", " "))
-    return shortened(f"{shown.name} {kind}".strip(), TITLE, MOST - 2 * PAD, bold=True)
+    return shortened(f"{shown.role} {shown.name} {kind}".strip(), TITLE, MOST - 2 * PAD, bold=True)
 
 
 def _row(boxes: list[Sketch]) -> Sketch:

@@ -30,6 +30,7 @@ class Shown:
     facts: tuple[str, ...]
     parameters: int
     inner: tuple["Shown", ...] = ()
+    role: str = ""  # what it is within another part, where its kind does not say so: shared
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,11 @@ def _shown(part: nn.Module) -> Shown:
     facts = part.facts()
     if isinstance(part, Attention):
         facts = [*facts, *_position(part)]
-    inner = tuple(_shown(child) for child in _within(part) if child.kind not in DETAILS and _numel(child))
+    inner = tuple(
+        replace(_shown(child), role="" if role in (child.kind, child.name) else role.replace("_", " "))
+        for role, child in _within(part)
+        if child.kind not in DETAILS and _numel(child)
+    )
     return Shown(part.name, part.kind, tuple(facts), _numel(part), inner)
 
 
@@ -162,11 +167,11 @@ def _position(part: Attention) -> Iterator[str]:
         yield ", ".join([f"position {position.name}", *position.facts()])
 
 
-def _within(module: nn.Module) -> Iterator[Component]:
-    """The components directly inside, through modules that are none."""
-    for child in module.children():
+def _within(module: nn.Module) -> Iterator[tuple[str, Component]]:
+    """The components directly inside, through modules that are none, and what they are there."""
+    for role, child in module.named_children():
         if isinstance(child, Component):
-            yield child
+            yield role, child
         else:
             yield from _within(child)
 
