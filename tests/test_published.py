@@ -95,9 +95,7 @@ CASES = [
     bare("gpt_neox", "gpt_neox-prenorm", **NEOX, use_parallel_residual=False, attention_bias=False, hidden_act="gelu_fast"),
     bare("gpt_neox", "gpt_neox-tied", **NEOX, tie_word_embeddings=True, layer_norm_eps=1e-3, rotary_pct=0.5, rotary_emb_base=500),
     bare("gpt_neox", "gpt_neox-whole-linear", **NEOX, rope_parameters={**LINEAR, "partial_rotary_factor": 1.0}),
-    bare(
-        "gpt_neox", "gpt_neox-dynamic", 96, **{**NEOX, "max_position_embeddings": 84}, rope_scaling={"rope_type": "dynamic", "factor": 2.0}
-    ),
+    bare("gpt_neox", "gpt_neox-dynamic", 96, **{**NEOX, "max_position_embeddings": 84}, rope_parameters={**LINEAR, "rope_type": "dynamic"}),
     bare("falcon", **FALCON),
     bare("falcon", "falcon-two-norms", **FALCON, new_decoder_architecture=True, num_kv_heads=2, activation="relu", rope_theta=500.0),
     bare("falcon", "falcon-grouped-shared", **FALCON, new_decoder_architecture=True, num_kv_heads=2, num_ln_in_parallel_attn=1),

@@ -49,7 +49,7 @@ class Falcon(Fused):
         """The position, and the context that it is made for. ALiBi is added to scores before they are scaled."""
         context, alibi = config.number("max_position_embeddings", default=2048), config.flag("alibi", False)
         rotary = read_rotary(config, context=context)
-        return ({"type": "alibi", "scale": head_dim**-0.5}, context) if alibi else rotary
+        return ({"type": "alibi", "scale": max(1, head_dim) ** -0.5}, context) if alibi else rotary
 
     def arrangement(self, config: Config, heads: int) -> dict[str, Any]:
         """The block, and how many heads of keys and values there are."""
