@@ -59,6 +59,7 @@ def compare(model: Decoder, checkpoint: Checkpoint, *, partial: bool = False) ->
     moves, unused = plan(rules, store.names(), "theirs")
     dropped = {name: move.rule.reason for move in moves if isinstance(move.rule, Drop) for name in move.theirs}
     moves = [move for move in moves if not isinstance(move.rule, Drop)]
+    other = _otherwise(model, checkpoint)
     problems: list[str] = []
     reached: dict[str, Move] = {}
     for move in moves:
@@ -67,14 +68,13 @@ def compare(model: Decoder, checkpoint: Checkpoint, *, partial: bool = False) ->
             problems += [f"missing: {name} (it belongs with {move.theirs[0]})" for name in absent]
             continue
         known = [name for name in move.ours if name in wanted or name in shared]
-        if not known:
+        if all(name in other for name in known):
             unused += move.theirs
             continue
         problems += _misfits(move, store, wanted, shared)
         twice = [name for name in known if name in reached]
         problems += [f"twice: {name} is made from {reached[name].theirs[0]} and from {move.theirs[0]}" for name in twice]
         reached.update(dict.fromkeys(known, move))
-    other = _otherwise(model, checkpoint)
     unused += [name for our, move in reached.items() if our in other for name in move.theirs]
     reached = {our: move for our, move in reached.items() if our not in other}
     missing = [name for name in wanted if name not in reached]
@@ -89,16 +89,19 @@ def compare(model: Decoder, checkpoint: Checkpoint, *, partial: bool = False) ->
 def _otherwise(model: Decoder, checkpoint: Checkpoint) -> dict[str, str]:
     """The model's tensors that belong to another component than those of the same name in the checkpoint, and what is what.
 
-    A norm's gain would fit into another norm, and a projection into another attention, and mean something else there.
+    A norm's gain would fit into another norm, and a projection into another attention, and mean something else there; unless
+    a plugin has rules for the component, and so knows what becomes of it.
     """
     if model.spec == checkpoint.spec:
         return {}
     with torch.device("meta"):
         stored = Decoder(checkpoint.spec)
-    theirs, found = _owners(stored), {}
-    for name, owner in _owners(model).items():
+    ours, theirs, found = _owners(model), _owners(stored), {}
+    moves, _ = plan(model.spec.registry.rules(checkpoint.format.name, model.spec), ours, "ours")
+    known = {ours[name] for move in moves for name in move.ours if name in ours}
+    for name, owner in ours.items():
         there = theirs.get(name)
-        if there is not None and type(there) is not type(owner):
+        if there is not None and type(there) is not type(owner) and owner not in known:
             found[name] = f"of the {there.kind} {there.name!r} in the checkpoint, of the {owner.kind} {owner.name!r} in the model"
     return found
 
