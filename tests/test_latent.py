@@ -306,7 +306,7 @@ def test_a_kernel_that_cannot_compute_it_is_refused_with_its_reason() -> None:
 
 def test_a_format_that_knows_no_latents_refuses_them(tmp_path: Path) -> None:
     with pytest.raises(llamazoo.WeightsError, match="cannot express this architecture"):
-        llamazoo.save_model(model_of(), tmp_path / "hf", format="hf")
+        llamazoo.save_model(model_of(), tmp_path / "meta", format="meta")
 
 
 THEIRS = {

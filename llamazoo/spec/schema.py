@@ -157,6 +157,8 @@ class _Definitions:
                 result[name] = {field: self.refined(inner, key, changed=changed) for field, inner in value.items()}
             elif name == "$ref":
                 result |= _pointer(f"{key} {value.rpartition('/')[2]}".strip())
+            elif name == "required" and changed:  # a change names what it changes
+                continue
             elif name not in ("title", "discriminator"):  # whose pointers would lead nowhere here; the arms say their types themselves
                 result[name] = value if name in LITERAL else self.refined(value, key, changed=changed)
         return result
