@@ -159,6 +159,8 @@ class _Definitions:
                 result |= _pointer(f"{key} {value.rpartition('/')[2]}".strip())
             elif name == "required" and changed:  # a change names what it changes
                 continue
+            elif name == "oneOf" and changed:  # and without its `type` may fit several
+                result["anyOf"] = self.refined(value, key, changed=changed)
             elif name not in ("title", "discriminator"):  # whose pointers would lead nowhere here; the arms say their types themselves
                 result[name] = value if name in LITERAL else self.refined(value, key, changed=changed)
         return result
