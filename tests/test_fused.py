@@ -56,11 +56,7 @@ def respelled(folder: Path, *prefixes: str, more: dict[str, torch.Tensor]) -> No
         ("gpt2", {"n_embd": "32"}, "n_embd: expected a whole number from 1, found '32'"),
         ("gpt_neox", {"use_parallel_residual": 1}, "use_parallel_residual: expected true or false, found 1"),
         ("gpt_neox", {"rope_scaling": {"type": "spiral"}}, "rope_scaling: rope_type: 'spiral' is not supported"),
-        (
-            "gpt_neox",
-            {"rotary_pct": 0.5, "partial_rotary_factor": 0.25},
-            "partial_rotary_factor and rotary_pct: are the same field, and differ",
-        ),
+        ("gpt_neox", {"partial_rotary_factor": 0.5}, "partial_rotary_factor: 0.5 is not what transformers reads here"),
         ("falcon", {**NEW, "parallel_attn": False}, "parallel_attn: False is not supported where new_decoder_architecture is true"),
         ("falcon", {**NEW, "num_ln_in_parallel_attn": 3}, "num_ln_in_parallel_attn: 3 is not supported; supported: 1, 2"),
         ("falcon", {"num_ln_in_parallel_attn": 2}, "num_ln_in_parallel_attn: 2 is not supported; supported: 1$"),

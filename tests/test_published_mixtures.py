@@ -35,7 +35,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("mixtral", {"hidden_act": "exotic"}, "hidden_act: 'exotic' is not supported"),
     ("mixtral", {"num_local_experts": 0}, "num_local_experts: expected a whole number from 1, found 0"),
     ("mixtral", {"num_local_experts": 2**17}, "num_local_experts: 131072 experts are too many; at most 65536"),
-    ("mixtral", {"attention_bias": True}, "'attention_bias': not known for the model type mixtral"),
+    ("mixtral", {"attention_bias": True}, "attention_bias: True is not supported"),
     ("qwen3_moe", {"mlp_only_layers": [48]}, r"mlp_only_layers: expected layers from 0 to 47, found \[48\]"),
     ("qwen3_moe", {"mlp_only_layers": [True]}, r"mlp_only_layers: expected layers from 0 to 47, found \[True\]"),
     ("qwen3_moe", {"shared_expert_intermediate_size": 64}, "'shared_expert_intermediate_size': not known"),

@@ -78,6 +78,8 @@ def compare(model: Decoder, checkpoint: Checkpoint, *, partial: bool = False) ->
     unused += [name for our, move in reached.items() if our in other for name in move.theirs]
     reached = {our: move for our, move in reached.items() if our not in other}
     missing = [name for name in wanted if name not in reached]
+    lone = {name: reached.pop(name) for name in list(reached) if name in shared and shared[name] not in reached}
+    unused += [name for move in lone.values() for name in move.theirs]  # a tied tensor, under the name that is not read
     if not partial:
         problems += [f"{other[name]}: {name}" if name in other else f"missing: {_their_name(rules, name)}" for name in missing]
         problems += [f"unexpected: {name!a}" for name in dict.fromkeys(unused)]
@@ -149,6 +151,9 @@ def _misfits(move: Move, store: Store, wanted: dict[str, Tensor], shared: dict[s
     except (RuntimeError, ValueError, IndexError) as error:  # the last for a dimension that a tensor has not
         return [f"shape: {label}: {str(error).splitlines()[0]}"]
     found = []
+    sources = {name: store.dtype(name) for name in move.theirs if len(move.theirs) > 1 and not _is_real(store.dtype(name))}
+    if sources and any(_is_real(value.dtype) for value in made):  # one of many, which would be taken for a number like the others
+        return [f"dtype: {name} is {dtype}, and others of its kind are not" for name, dtype in sources.items()]
     for name, value in zip(move.ours, made, strict=True):
         target = wanted.get(shared.get(name, name))
         if target is None:

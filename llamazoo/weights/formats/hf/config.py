@@ -55,6 +55,8 @@ class Config:
                 raise self.wrong(names[0], "is required")
             return default
         value = next(iter(given.values()))
+        if isinstance(value, int) and abs(value) >= 2**63:
+            raise self.wrong(names[0], "is a number that nothing is measured in")
         if any(other != value or type(other) is not type(value) for other in given.values()):
             told = ", ".join(f"{name} {ascii(other)[:40]}" for name, other in given.items())
             raise self.wrong(" and ".join(given), f"are the same field, and differ: {told}")
@@ -113,8 +115,8 @@ class Config:
             self.fields.pop(name, None)
 
     def done(self, what: str) -> None:
-        """Raise WeightsError naming each field that nobody has taken."""
-        unknown = sorted(set(self.fields) - SILENT)
+        """Raise WeightsError naming each field that says something, and that nobody has taken."""
+        unknown = sorted(name for name in set(self.fields) - SILENT if self.fields[name] is not None)
         if unknown:
             raise WeightsError(f"{self.where}: {', '.join(map(ascii, unknown))}: not known for {what}, and so not safe to ignore")
 

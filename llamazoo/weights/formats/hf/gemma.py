@@ -34,10 +34,9 @@ class Gemma(Llama):
 
     def feed_forward(self, config: Config) -> dict[str, Any]:
         # The first configs have hidden_act "gelu" and mean the approximation; hidden_activation, where it is, says so.
-        old, act = config.take("hidden_act", default=None), config.take("hidden_activation", default=None)
-        known = {None, "gelu", "gelu_new", "gelu_pytorch_tanh"}
-        if old not in known or act not in known - {"gelu"}:
-            raise config.wrong("hidden_activation", f"{ascii(act or old)[:60]} is not supported; supported: gelu_pytorch_tanh")
+        known = ["gelu_pytorch_tanh", "gelu_new"]
+        for name, allowed in (("hidden_act", [*known, "gelu"]), ("hidden_activation", known)):
+            config.only(name, *allowed)
         return {"type": "gated", "activation": {"type": "gelu", "approximate": "tanh"}}
 
     def config(self, spec: ArchitectureSpec) -> dict[str, Any]:
@@ -60,19 +59,32 @@ class Gemma2(Gemma):
         return {**data, "block": "sandwich", "head": {**data["head"], "softcap": cap}}
 
     def attention(self, config: Config, norm: dict[str, Any]) -> dict[str, Any]:
-        scalar, cap = config.take("query_pre_attn_scalar", default=256), config.nullable("attn_logit_softcapping", self.caps[0])
+        scalar, cap = config.take("query_pre_attn_scalar", default=256), self.cap(config)
         if isinstance(scalar, bool) or not isinstance(scalar, int | float) or not 0 < scalar < 2**40:
             raise config.wrong("query_pre_attn_scalar", f"expected a positive number, found {ascii(scalar)[:60]}")
         return {**super().attention(config, norm), "scale": scalar**-0.5, "softcap": cap}
 
+    def cap(self, config: Config) -> Any:
+        """The cap on scores."""
+        return config.nullable("attn_logit_softcapping", self.caps[0])
+
     def layers(self, config: Config, n_layers: int, parts: dict[str, Any]) -> dict[str, Any]:
-        return windowed(config, self.types(config, n_layers), config.nullable("sliding_window", WINDOW), parts)
+        window = config.nullable("sliding_window", WINDOW)
+        config.only("sliding_window_size", window, told="is not sliding_window")
+        return windowed(config, self.types(config, n_layers), window, parts)
 
     def types(self, config: Config, n_layers: int) -> list[Any]:
         """The type of each layer."""
-        every = config.number("sliding_window_pattern", "_sliding_window_pattern", default=self.every)
         types = config.numbers("layer_types", n_layers)
-        return types or [SLIDES if (number + 1) % every else FULL for number in counted(config, n_layers)]
+        if types:
+            config.ignore("sliding_window_pattern", "_sliding_window_pattern")  # which only say it shorter
+            return types
+        every = self.pattern(config)
+        return [SLIDES if (number + 1) % every else FULL for number in counted(config, n_layers)]
+
+    def pattern(self, config: Config) -> int:
+        """Of how many layers one has no window, where they are not listed."""
+        return self.every
 
     def config(self, spec: ArchitectureSpec) -> dict[str, Any]:
         types, window = types_of(spec)
@@ -115,6 +127,13 @@ class Gemma3(Gemma2):
     def attention(self, config: Config, norm: dict[str, Any]) -> dict[str, Any]:
         return {**super().attention(config, norm), "qk_norm": norm}
 
+    def cap(self, config: Config) -> Any:
+        config.only("attn_logit_softcapping", None)  # transformers keeps the field, and caps nothing
+        return None
+
+    def pattern(self, config: Config) -> int:
+        return int(config.number("sliding_window_pattern", default=self.every))
+
     def places(self, config: Config, context: int) -> tuple[dict[str, Any], int]:
         local = {"rope_theta": config.take("rope_local_base_freq", default=self.local_theta)}
         given = config.fields.get("rope_parameters")
@@ -141,6 +160,8 @@ class Gemma3(Gemma2):
         for kind, layer in zip(types_of(spec)[0], layers_of(spec), strict=True):
             places.setdefault(kind, spec.places()[layer.position])
         told = {kind: write_rotary(place, spec.max_seq_len)[0] for kind, place in places.items()}
+        if FULL in places:
+            fields["max_position_embeddings"] = write_rotary(places[FULL], spec.max_seq_len)[1]
         for name in ("rope_theta", "rope_scaling"):
             fields.pop(name, None)
         if FULL in told:

@@ -31,6 +31,8 @@ class GPTNeoX(Fused):
     def spec(self, config: Config) -> dict[str, Any]:
         config.ignore(*IDLE)
         bias, parallel = config.flag("attention_bias", True), config.flag("use_parallel_residual", True)
+        for name, usual in (("rope_theta", (10000.0, 10000)), ("partial_rotary_factor", (0.25,))):
+            config.only(name, *usual, told="is not what transformers reads here: rotary_emb_base, rotary_pct, or rope_parameters")
         rotary = read_rotary(config, context=config.number("max_position_embeddings", default=2048), fraction=0.25)
         return {
             "vocab_size": config.take("vocab_size"),

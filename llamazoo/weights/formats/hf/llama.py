@@ -34,8 +34,9 @@ class Llama(Family):
 
     def spec(self, config: Config) -> dict[str, Any]:
         config.only("rope_interleaved", False, told="is not supported: rotary pairs stand by halves")
+        config.ignore("is_llama_config")
         n_layers, norm = config.number("num_hidden_layers"), self.norm(config)
-        places, context = self.places(config, config.number("max_position_embeddings", default=self.context))
+        places, context = self.places(config, config.number("max_position_embeddings", "max_sequence_length", default=self.context))
         parts = {"attention": self.attention(config, norm), **places}
         return {
             **self.widths(config),
@@ -62,13 +63,20 @@ class Llama(Family):
         return {"type": "rmsnorm", "eps": config.take("rms_norm_eps", default=self.eps)}
 
     def feed_forward(self, config: Config) -> dict[str, Any]:
-        bias = config.flag("mlp_bias", False) if self.mlp_bias else False
+        bias = self._bias(config, "mlp_bias")
         return {"type": "gated", "activation": config.activation("hidden_act", default="silu"), "bias": bias}
 
     def attention(self, config: Config, norm: dict[str, Any]) -> dict[str, Any]:
         """What all layers have; `norm` is the family's, for those that norm queries and keys with it."""
-        bias = config.flag("attention_bias", False) if self.attention_bias else False
+        bias = self._bias(config, "attention_bias")
         return {"type": "multihead", "qkv_bias": bias, "out_bias": bias}
+
+    def _bias(self, config: Config, name: str) -> bool:
+        """Whether there are biases: as a config says, where it can; else it may say that there are none."""
+        if getattr(self, name):
+            return config.flag(name, False)
+        config.only(name, False)
+        return False
 
     def places(self, config: Config, context: int) -> tuple[dict[str, Any], int]:
         """The position, or several by name, and the context that it is made for."""
@@ -147,11 +155,13 @@ class Qwen2(Llama):
     attention_bias = mlp_bias = False
 
     def attention(self, config: Config, norm: dict[str, Any]) -> dict[str, Any]:
+        config.ignore("attention_bias")  # there are those that there are, whatever this says
         return {"type": "multihead", "qkv_bias": True}
 
     def layers(self, config: Config, n_layers: int, parts: dict[str, Any]) -> dict[str, Any]:
         window, types = self.window(config), config.numbers("layer_types", n_layers)
-        full = config.number("max_window_layers", default=28)
+        full = config.number("max_window_layers", default=28, least=0)
+        config.only("use_mrope", False)
         if types is None and window is None:
             return parts
         return windowed(config, types or [SLIDES if number >= full else FULL for number in counted(config, n_layers)], window, parts)
@@ -201,6 +211,7 @@ class SmolLM3(Qwen2):
 
     def layers(self, config: Config, n_layers: int, parts: dict[str, Any]) -> dict[str, Any]:
         interval = config.number("no_rope_layer_interval", default=4)
+        config.ignore("max_window_layers")  # of qwen2, whose config this one's was; nothing reads it
         turns = config.numbers("no_rope_layers", n_layers)  # 1 where there is a position, whatever the name says
         turns = turns or [int((number + 1) % interval != 0) for number in counted(config, n_layers)]
         window = self.window(config)
@@ -250,6 +261,8 @@ class Phi3(Llama):
     attention_bias = mlp_bias = False
 
     def attention(self, config: Config, norm: dict[str, Any]) -> dict[str, Any]:
+        for name, harmless in (("lm_head_bias", False), ("full_attn_mod", 1), ("interpolate_factor", 1)):
+            config.only(name, harmless)
         return {**super().attention(config, norm), "window": config.nullable("sliding_window", None)}
 
     def config(self, spec: ArchitectureSpec) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def read_rotary(config: Config, *, theta: float = 10000.0, context: int, fractio
     """
     outer = {"rope_theta": config.take("rope_theta", "rotary_emb_base", default=None)}
     outer["partial_rotary_factor"] = config.take("partial_rotary_factor", "rotary_pct", default=None)
-    outer["original_max_position_embeddings"] = config.take("original_max_position_embeddings", default=None)
+    outer["original_max_position_embeddings"] = config.number("original_max_position_embeddings", default=None)
     given = [within for name in ("rope_parameters", "rope_scaling") if (within := config.within(name)) is not None]
     if len(given) == 2 and given[0].fields != given[1].fields:
         raise config.wrong("rope_parameters and rope_scaling", "are the same field, and differ")
@@ -49,10 +49,10 @@ def read_rotary(config: Config, *, theta: float = 10000.0, context: int, fractio
 def _read(given: Config, outer: Mapping[str, Any], theta: float, context: int, fraction: float | None) -> Rotary:
     kind = given.take("rope_type", "type", default="default")
     kind = OLD_NAMES.get(kind, kind) if isinstance(kind, str) else kind
-    if kind != "default" and kind not in FIELDS:
+    if not isinstance(kind, str) or (kind != "default" and kind not in FIELDS):
         raise given.wrong("rope_type", f"{ascii(kind)[:60]} is not supported; supported: default, {', '.join(FIELDS)}")
     original = outer["original_max_position_embeddings"]
-    if original is not None and kind == "longrope":
+    if original is not None and "original_max_position_embeddings" in FIELDS.get(kind, ()):
         given.fields["original_max_position_embeddings"] = original  # where both are, this one counts
     position: dict[str, Any] = {"type": "rope", "theta": _agreed(given, outer, "rope_theta", theta)}
     share = _agreed(given, outer, "partial_rotary_factor", fraction)
@@ -64,16 +64,16 @@ def _read(given: Config, outer: Mapping[str, Any], theta: float, context: int, f
         given.ignore("factor", "original_max_position_embeddings")  # left over from another type, and not read by it
         given.done("the default rope_type")
         return Rotary(position, context)
-    scaling = {"type": kind}
+    scaling: dict[str, Any] = {"type": kind}
     for name, ours in FIELDS[kind].items():
         value = given.take(name, default=None)
-        if value is not None:
+        if value is not None and not (value == 0 and name.startswith("mscale")):  # where nought means that there is none
             scaling[ours] = value
     given.done(f"the rope_type {kind}")
     if kind != "linear":
         scaling.setdefault("original", context)
     factor, start = scaling.get("factor"), scaling.get("original")
-    if kind in STRETCHES and isinstance(factor, int | float) and type(start) is int and 1 <= factor < 2**20:
+    if kind in STRETCHES and isinstance(factor, int | float) and type(start) is int and 1 <= factor < 2**20 and start < 2**40:
         context = max(context, int(start * factor))
     return Rotary({**position, "scaling": scaling}, context)
 
