@@ -132,7 +132,8 @@ class Decoder(nn.Module):
     def loss(self, tokens: Tensor, targets: Tensor | None = None, segments: Tensor | None = None) -> Tensor:
         """Mean cross-entropy, in nats, of predicting `targets` [b t]; by default each next token of the same document.
 
-        A target of -100 is not learned from. Auxiliary losses of the layers are added. A scalar, at least float32.
+        A target of -100 is not learned from. While training (`model.train()`, as a model is built), auxiliary losses of the
+        layers are added; after `model.eval()` it is the cross-entropy alone. A scalar, at least float32.
         """
         self.check_tokens(tokens)
         given = targets is not None
@@ -149,10 +150,10 @@ class Decoder(nn.Module):
             self._check_targets(tokens, targets)
         if (given or segments is not None) and not torch.compiler.is_compiling() and not bool((targets != IGNORED).any()):
             raise InputError("there is nothing to predict: every target is -100, or the last token of its document")
-        losses = Losses()
+        losses = Losses() if self.training else None
         logits = self.logits(self._hidden(tokens, None, None, segments, False, losses))
         loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten().long(), ignore_index=IGNORED)
-        for extra in losses.take().values():
+        for extra in losses.take().values() if losses is not None else ():
             loss = loss + extra
         return loss
 

@@ -474,3 +474,12 @@ def test_a_correction_stays_exact_in_a_half_precision_model(tmp_path: Path) -> N
     assert model.to(torch.float16).get_parameter("blocks.0.feed_forward.router.correction") is correction
     assert torch.equal(correction, torch.tensor([1.0, 1.001, 1.002, 1.003]))
     assert model.double().get_parameter("blocks.0.feed_forward.router.correction").dtype == torch.float64
+
+
+def test_auxiliary_losses_belong_to_training_alone() -> None:
+    spec = {"extends": "llama-tiny", "n_layers": 1, "feed_forward": {"type": "experts", "n_experts": 4, "balance": 1.0}}
+    model = llamazoo.build_model(spec)
+    tokens = torch.arange(12)[None]
+    alone = F.cross_entropy(model(tokens)[0, :-1], tokens[0, 1:])
+    assert torch.allclose(model.eval().loss(tokens), alone)
+    assert model.train().loss(tokens) > alone + 0.9

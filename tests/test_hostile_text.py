@@ -207,3 +207,11 @@ def test_a_tokenizer_larger_than_the_model_is_refused_wherever_both_meet(tmp_pat
     ):
         with pytest.raises(TokenizerError, match="the tokenizer has 2 ids, the model's vocabulary only 1"):
             meet()
+
+
+def test_a_decoders_pattern_is_tried_at_load_too(tmp_path: Path) -> None:
+    made = tokenizers.Tokenizer(tokenizers.models.BPE())
+    made.decoder = tokenizers.decoders.Replace(tokenizers.Regex("(?:!|!)+[0-9]"), "z")
+    made.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(TokenizerError, match=r"its pattern .* "):
+        llamazoo.load_tokenizer(tmp_path)

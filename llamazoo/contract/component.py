@@ -167,7 +167,7 @@ class Component(nn.Module):
         """The options that are not as usual, and the parts within, as phrases; but not kernels, which all compute the same."""
         parts = dict(nested_parts(self.options))
         kernels = (field for field, inner in parts.items() if inner.kind == "kernel")
-        single = {field: inner.type for field, inner in parts.items() if isinstance(getattr(self.options, field), Part)}
+        single = {field: _named(inner) for field, inner in parts.items() if isinstance(getattr(self.options, field), Part)}
         return list(phrases(self.options, single, (*without, *kernels)))
 
     def owned_modules(self) -> Iterator[nn.Module]:
@@ -188,6 +188,12 @@ class Component(nn.Module):
         # A cast or a move touches buffers too: angles in bfloat16 would be wrong, so they are computed anew.
         self.refill()
         return self
+
+
+def _named(part: Part) -> str:
+    """A part within another: its name, and what is not as usual in its options."""
+    told = ", ".join(phrases(part.options, {}, tuple(field for field, _ in nested_parts(part.options))))
+    return f"{part.type} ({told})" if told else part.type
 
 
 def nested_parts(options: ComponentOptions) -> Iterator[tuple[str, Part]]:

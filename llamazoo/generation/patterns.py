@@ -43,7 +43,7 @@ CLASS = re.compile(r"\[\^?\]?(?:\\.|\[:\^?\w+:\]|[^\]\\])*\]", re.DOTALL)
 
 
 def check_patterns(parts: Iterable[Any], where: str) -> None:
-    """Raise TokenizerError if a pattern in the description of a normalizer or pre-tokenizer cannot be trusted with texts."""
+    """Raise TokenizerError if a pattern in the description of a normalizer, pre-tokenizer or decoder cannot be trusted with texts."""
     found = list(itertools.islice(patterns_in(list(parts)), MAX_PATTERNS + 1))
     if len(found) > MAX_PATTERNS:
         raise TokenizerError(f"{where}: has more than {MAX_PATTERNS} regular expressions")
@@ -55,7 +55,7 @@ def check_patterns(parts: Iterable[Any], where: str) -> None:
 
 
 def patterns_in(value: Any) -> Iterator[str]:
-    """The regular expressions in the description of normalizers and pre-tokenizers."""
+    """The regular expressions in the description of normalizers, pre-tokenizers and decoders."""
     if isinstance(value, dict):
         if isinstance(value.get("Regex"), str):
             yield value["Regex"]

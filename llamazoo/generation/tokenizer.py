@@ -256,7 +256,8 @@ class LibraryTokenizer(FileTokenizer):
         return self._ids(self.tokenizer, text)
 
     def decode(self, ids: Sequence[int]) -> str:
-        text: str = self.tokenizer.decode(_checked(ids, None), skip_special_tokens=False)
+        checked = _checked(ids, None)
+        text: str = self._library(lambda: self.tokenizer.decode(checked, skip_special_tokens=False), "decode these ids")
         return text
 
     @functools.cached_property
@@ -306,13 +307,13 @@ class LibraryTokenizer(FileTokenizer):
         found: list[int] = self._library(lambda: tokenizer.encode(_clean(text), **settings).ids)
         return found
 
-    def _library(self, work: Callable[[], Any]) -> Any:
+    def _library(self, work: Callable[[], Any], what: str = "encode this text") -> Any:
         try:
             return work()
         except (KeyboardInterrupt, SystemExit, InputError):
             raise
         except BaseException as error:  # the library raises bare Exception, and panics past it: a pattern that backtracks too far
-            raise TokenizerError(f"{self.where}: cannot encode this text: {str(error)[:200]}") from None
+            raise TokenizerError(f"{self.where}: cannot {what}: {str(error)[:200]}") from None
 
 
 class JsonTokenizer(LibraryTokenizer):
@@ -327,7 +328,7 @@ class JsonTokenizer(LibraryTokenizer):
             if (texts := self.file.count(b'"') // 2) > MAX_TEXTS:
                 raise TokenizerError(f"{path}: has {texts} texts; a vocabulary with its merges has at most {MAX_TEXTS}")
             made = tokenizers.Tokenizer.from_str(self.file.decode("utf-8"))
-            parts = [json.loads(part.__getstate__()) for part in (made.normalizer, made.pre_tokenizer) if part is not None]
+            parts = [json.loads(part.__getstate__()) for part in (made.normalizer, made.pre_tokenizer, made.decoder) if part is not None]
         except (KeyboardInterrupt, SystemExit, TokenizerError):
             raise
         except BaseException as error:  # the library raises bare Exception, and panics past it

@@ -18,6 +18,7 @@ FREE = ("version", "about", "plugins", "init", "dtype")
 LOSSES = ("feed_forward.balance", "feed_forward.sequence_balance", "feed_forward.z_loss")  # of training
 FREE_OPTIONS = ("attention.kernel", "position.layout", *LOSSES)
 ABSENT = "not there"
+WIDTHS = ("n_kv_heads", "hidden_dim")  # that reach a part through its site
 
 Fields = dict[str, Any]
 
@@ -41,7 +42,12 @@ class Difference(NamedTuple):
 
 def differences(ours: ArchitectureSpec, theirs: ArchitectureSpec) -> list[Difference]:
     """Where two specs mean different models, field by field; where a part is another, only that."""
-    found = [Difference(*each) for each in _compared(_whole(ours), _whole(theirs))]
+    here, there = _whole(ours), _whole(theirs)
+    for width in WIDTHS:  # one of them may have it where it arrives, and the other not at all
+        if (width in here) != (width in there):
+            here.pop(width, None)
+            there.pop(width, None)
+    found = [Difference(*each) for each in _compared(here, there)]
     layers: dict[tuple[str, str, str], list[int]] = {}
     values: dict[tuple[str, str, str], tuple[str, Any, Any]] = {}
     compared: dict[tuple[int, int], list[tuple[str, Any, Any]]] = {}

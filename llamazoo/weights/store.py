@@ -135,7 +135,9 @@ def read_header(path: Path) -> dict[str, Entry]:
         if len(start) < 8:
             raise WeightsError(f"{path}: has {size} bytes, too few for a safetensors file")
         (length,) = struct.unpack("<Q", start)
-        if length > min(MAX_HEADER, size - 8):
+        if MAX_HEADER < length <= size - 8:
+            raise WeightsError(f"{path}: has a header of {length} bytes; at most {MAX_HEADER} are supported")
+        if length > size - 8:
             kind = "a zip or pickle file" if start[:2] in (b"PK", b"\x80\x02", b"\x80\x04") else "no safetensors file, or a truncated one"
             raise WeightsError(f"{path}: claims a header of {length} bytes in a file of {size}; it is {kind}")
         raw = file.read(length)

@@ -94,9 +94,12 @@ def _unpickled(path: Path) -> dict[str, Tensor]:
     for name, tensor in found.items():
         if tensor.layout != torch.strided or not tensor.is_contiguous():  # a stride of nought makes a giant of four bytes
             raise WeightsError(f"{path}: {ascii(name)[:100]} is no contiguous tensor")
-    size, held = path.stat().st_size, sum(tensor.nbytes for tensor in found.values())
-    if held > size:
-        raise WeightsError(f"{path}: its tensors have {held} bytes, the file {size}: their storages overlap, or reach beyond it")
+    end, before = 0, ""
+    for name, tensor in sorted(found.items(), key=lambda item: item[1].data_ptr()):
+        if tensor.numel() and tensor.data_ptr() < end:
+            raise WeightsError(f"{path}: {ascii(name)[:100]} overlaps {ascii(before)[:100]}")
+        if tensor.numel():
+            end, before = tensor.data_ptr() + tensor.nbytes, name
     return found
 
 
