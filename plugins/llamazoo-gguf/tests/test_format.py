@@ -100,7 +100,7 @@ def test_metadata_become_the_spec(tiny, converted, write):
     about = {"general.type": "model", "general.quantization_version": 2, "quantize.imatrix.file": "x", "llama.rope.scaling.type": "none"}
     spec = llamazoo.load_model(write(converted(tiny()), {**ends, **about})).spec
     assert (spec.bos_id, spec.eos_ids, spec.max_seq_len) == (1, [2, 7], 32)
-    assert spec.canonical()["norm"] == {"type": "rmsnorm", "eps": 1e-5}
+    assert (spec.norm.type, spec.norm.options.eps) == ("rmsnorm", 1e-5)
 
 
 def test_a_folder_with_just_one_file_stands_for_that_file(tiny, converted, write, tmp_path):
