@@ -384,10 +384,10 @@ def test_the_model_adds_its_layers_losses_also_where_layers_are_recomputed() -> 
     losses.add("a", torch.tensor(3.0), plain)
     assert losses.take() == {"a": torch.tensor(3.0), "a (2)": torch.tensor(2.0)}
     without = model_of(shared={"type": "experts", "hidden_dim": WIDTH})
-    assert balanced.loss(tokens) > without.loss(tokens) + 2 * (0.3 + 0.7) * 0.9
+    assert balanced.train().loss(tokens) > without.train().loss(tokens) + 2 * (0.3 + 0.7) * 0.9
     slopes = []
     for recomputed in (False, True):
-        model = model_of(balance=0.3, z_loss=0.1)
+        model = model_of(balance=0.3, z_loss=0.1).train()
         if recomputed:
             for block in model.blocks:
                 forward = block.forward
