@@ -13,7 +13,9 @@ from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
 import llamazoo
 from llamazoo.errors import InputError, PathEscapeError, TokenizerError
-from llamazoo.generation.tokenizer import Decoding, JsonTokenizer, SentencePieceTokenizer
+from llamazoo.generation.decoding import Decoding
+from llamazoo.generation.json_tokenizer import JsonTokenizer
+from llamazoo.generation.tokenizer import SentencePieceTokenizer
 
 CORPUS = [
     "The quick brown fox jumps over the lazy dog.",

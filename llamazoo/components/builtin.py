@@ -7,8 +7,9 @@ from llamazoo.components import activation, block, embedding, experts, feed_forw
 from llamazoo.components.attention import kernels, latent, multihead
 from llamazoo.components.position import absolute, bias, rope
 from llamazoo.contract.component import Component
+from llamazoo.generation.json_tokenizer import JsonTokenizer
 from llamazoo.generation.ranks import Llama3Ranks, QwenRanks
-from llamazoo.generation.tokenizer import FileTokenizer, JsonTokenizer, SentencePieceTokenizer
+from llamazoo.generation.tokenizer import FileTokenizer, SentencePieceTokenizer
 from llamazoo.hooks import hookimpl
 from llamazoo.weights.checkpoint import Format
 from llamazoo.weights.formats import meta, native

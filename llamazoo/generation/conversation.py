@@ -9,8 +9,9 @@ from llamazoo.chat.template import ChatTemplate
 from llamazoo.decoder import Decoder
 from llamazoo.decoder_state import DecoderState
 from llamazoo.errors import CannotRewind, ContextLengthError, InputError, TokenizerError
+from llamazoo.generation.decoding import Decoding
 from llamazoo.generation.sampling import Sampler, Sampling
-from llamazoo.generation.tokenizer import Decoding, FileTokenizer
+from llamazoo.generation.tokenizer import FileTokenizer
 
 __all__ = ["Conversation"]
 

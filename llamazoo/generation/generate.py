@@ -10,8 +10,9 @@ from torch import Tensor
 
 from llamazoo.decoder import Decoder
 from llamazoo.errors import ContextLengthError, InputError, TokenizerError
+from llamazoo.generation.decoding import Decoding
 from llamazoo.generation.sampling import Sampler, Sampling
-from llamazoo.generation.tokenizer import Decoding, Tokenizer
+from llamazoo.generation.tokenizer import Tokenizer
 
 __all__ = ["Generation", "Piece", "Prompt", "Timings", "generate", "stream"]
 

@@ -9,6 +9,7 @@ used are known to be good.
 """
 
 import itertools
+import math
 import re
 import time
 import unicodedata
@@ -21,11 +22,12 @@ from llamazoo.errors import TokenizerError
 
 __all__ = ["KNOWN", "check_patterns", "patterns_in"]
 
-LENGTHS = (150, 700, 1500, 5000)  # what is worse than quadratic shows before it takes long
-ALWAYS, QUADRATIC, ALL_RUNS = 0.15, 0.5, 5.0  # seconds of this thread; well-behaved patterns take a thousandth a run
-MEASURED = 4  # times, of a run that takes too long
+LENGTHS = tuple(round(8 * 1.3**i) for i in range(19))  # to 900; so close that what runs away is found while it takes little
+ALWAYS, QUADRATIC = 0.015, 0.1  # seconds of this thread for a run, QUADRATIC at the last length: ten times what \s+$ takes
+ONE_PATTERN, ALL_PATTERNS = 0.9, 2.0  # seconds for all runs
+MEASURED = 4  # times, of a run that takes too long but not by far
 MAX_PATTERN = 4000
-MAX_PATTERNS = 16
+MAX_PATTERNS = 8
 TRIED = "aZz0_'.,;<#-+ \t\n\r\x00\u00e9\u00df\u0301\u0661\u4e2d\u3042\uac00\U0001f999\u200d\u00a0"
 CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -47,9 +49,11 @@ def check_patterns(parts: Iterable[Any], where: str) -> None:
     found = list(itertools.islice(patterns_in(list(parts)), MAX_PATTERNS + 1))
     if len(found) > MAX_PATTERNS:
         raise TokenizerError(f"{where}: has more than {MAX_PATTERNS} regular expressions")
-    for pattern in found:
+    begun = time.thread_time()
+    for pattern in dict.fromkeys(found):
         if pattern not in KNOWN:
-            reason = nested(pattern) or runs_away(pattern)
+            left = ALL_PATTERNS - (time.thread_time() - begun)
+            reason = nested(pattern) or runs_away(pattern, min(ONE_PATTERN, left))
             if reason is not None:
                 raise TokenizerError(f"{where}: its pattern {ascii(pattern)[:80]} {reason}")
 
@@ -95,8 +99,8 @@ def varies(found: re.Match[str]) -> bool:
     return not found[0].startswith("{") or (found[2] == "," and found[1] != found[3])
 
 
-def runs_away(pattern: str) -> str | None:
-    """Why a pattern takes too long on a run of like characters."""
+def runs_away(pattern: str, most: float) -> str | None:
+    """Why a pattern takes too long on a run of like characters, or on all that are tried more than so many seconds."""
     try:
         split = pre_tokenizers.Split(Regex(pattern), "isolated")
     except Exception as error:  # the library raises nothing more exact
@@ -105,29 +109,25 @@ def runs_away(pattern: str) -> str | None:
     spent = 0.0
     for run in runs([*TRIED, *own[:100]]):
         allowed = ALWAYS + QUADRATIC * (len(run) / LENGTHS[-1]) ** 2
-        one = float("inf")
-        for _ in range(MEASURED):  # a busy machine may be slow once
-            taken = timed(split, run)
-            if taken is None:
-                return f"takes too long on a run of {run[:2]!a}"
-            one = min(one, taken)
-            if one <= allowed:
-                break
-        spent += one
-        if one > allowed or spent > ALL_RUNS:
+        taken = timed(split, run)
+        for _ in range(MEASURED - 1):
+            if allowed < taken < 4 * allowed:  # a busy machine may be slow once
+                taken = timed(split, run)
+        spent += taken
+        if taken > allowed or spent > most:
             return f"takes too long on runs of {len(run)} characters such as {run[:2]!a}"
     return None
 
 
-def timed(split: pre_tokenizers.PreTokenizer, run: str) -> float | None:
-    """Seconds that it takes to split a text; None if the library gives up."""
+def timed(split: pre_tokenizers.PreTokenizer, run: str) -> float:
+    """Seconds that it takes to split a text; without end if the library gives up."""
     begun = time.thread_time()
     try:
         split.pre_tokenize_str(run)
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException:  # a panic, which is no Exception
-        return None
+        return math.inf
     return time.thread_time() - begun
 
 

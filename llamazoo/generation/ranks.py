@@ -13,7 +13,7 @@ import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
 
 from llamazoo.errors import TokenizerError
-from llamazoo.generation.tokenizer import LibraryTokenizer
+from llamazoo.generation.json_tokenizer import LibraryTokenizer
 
 __all__ = ["Llama3Ranks", "QwenRanks", "RankTokenizer"]
 

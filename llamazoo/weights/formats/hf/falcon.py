@@ -6,7 +6,7 @@ from llamazoo.spec.architecture import ArchitectureSpec
 from llamazoo.weights.formats.hf.config import Config, activation_name
 from llamazoo.weights.formats.hf.family import option
 from llamazoo.weights.formats.hf.fused import OURS, Fused
-from llamazoo.weights.formats.hf.rope import read_rotary, write_rotary
+from llamazoo.weights.formats.hf.rope import read_rotary, rotary_fields
 
 __all__ = ["Falcon"]
 
@@ -70,8 +70,7 @@ class Falcon(Fused):
         place = spec.places()[layer.position]
         kv, shared = option(layer.attention, "n_kv_heads", site.n_kv_heads), option(layer.block, "shared_norm")
         new = shared is not None and (not shared or 1 < kv < spec.n_heads)
-        told, context = write_rotary(place, spec.max_seq_len)
-        fields = {
+        return {
             "vocab_size": spec.vocab_size,
             "hidden_size": spec.dim,
             "ffn_hidden_size": option(layer.feed_forward, "hidden_dim", spec.hidden_dim or 4 * spec.dim),
@@ -86,12 +85,9 @@ class Falcon(Fused):
             "bias": option(layer.attention, "qkv_bias", False),
             "layer_norm_epsilon": option(layer.norm, "eps", 1e-5),
             "activation": activation_name(option(layer.feed_forward, "activation")),
-            "max_position_embeddings": context,
-            "rope_theta": told["rope_theta"],
-            "rope_parameters": told,
+            **rotary_fields(place, spec.max_seq_len),
             "tie_word_embeddings": option(spec.head, "tied", False),
         }
-        return fields if told["rope_type"] == "default" else {**fields, "rope_scaling": told}  # for who does not know the new name
 
     def modules(self, spec: ArchitectureSpec) -> dict[str, str]:
         two = option(spec.layer(0).block, "shared_norm") is False

@@ -6,7 +6,7 @@ from llamazoo.spec.architecture import ArchitectureSpec
 from llamazoo.weights.formats.hf.config import Config, activation_name
 from llamazoo.weights.formats.hf.family import option
 from llamazoo.weights.formats.hf.fused import OURS, Fused
-from llamazoo.weights.formats.hf.rope import read_rotary, write_rotary
+from llamazoo.weights.formats.hf.rope import read_rotary, rotary_fields
 
 __all__ = ["GPTNeoX"]
 
@@ -51,25 +51,25 @@ class GPTNeoX(Fused):
 
     def config(self, spec: ArchitectureSpec) -> dict[str, Any]:
         layer = spec.layer(0)
-        told, context = write_rotary(spec.places()[layer.position], spec.max_seq_len)
+        rotary = rotary_fields(spec.places()[layer.position], spec.max_seq_len)
+        told = rotary["rope_parameters"]
         told.setdefault("partial_rotary_factor", 1.0)  # said in any case, since to leave it out means a quarter
-        fields = {
+        theta = rotary.pop("rope_theta")  # not read here
+        return {
             "vocab_size": spec.vocab_size,
             "hidden_size": spec.dim,
             "intermediate_size": option(layer.feed_forward, "hidden_dim", spec.hidden_dim or 4 * spec.dim),
             "num_hidden_layers": spec.n_layers,
             "num_attention_heads": spec.n_heads,
-            "max_position_embeddings": context,
             "layer_norm_eps": option(layer.norm, "eps", 1e-5),
             "hidden_act": activation_name(option(layer.feed_forward, "activation")),
             "attention_bias": option(layer.attention, "qkv_bias", False),
             "use_parallel_residual": option(layer.block, "shared_norm") is not None,
             "tie_word_embeddings": option(spec.head, "tied", False),
             "rotary_pct": told["partial_rotary_factor"],
-            "rotary_emb_base": told["rope_theta"],
-            "rope_parameters": told,
+            "rotary_emb_base": theta,
+            **rotary,
         }
-        return fields if told["rope_type"] == "default" else {**fields, "rope_scaling": told}  # for who does not know the new name
 
     def modules(self, spec: ArchitectureSpec) -> dict[str, str]:
         return {

@@ -7,7 +7,7 @@ from llamazoo.spec.architecture import ArchitectureSpec
 from llamazoo.weights.formats.hf.config import Config, activation_name
 from llamazoo.weights.formats.hf.family import Family, layers_of, option, qkv_rows, renames
 from llamazoo.weights.formats.hf.layered import FULL, SLIDES, counted, types_of, windowed
-from llamazoo.weights.formats.hf.rope import read_rotary, write_rotary
+from llamazoo.weights.formats.hf.rope import read_rotary, rotary_fields
 from llamazoo.weights.rule import Drop, Rule, Split
 
 __all__ = ["Llama", "Mistral", "OLMo2", "Phi3", "Qwen2", "Qwen3", "SmolLM3"]
@@ -107,9 +107,7 @@ class Llama(Family):
         return {**fields, **{name: value for name, value in biases.items() if getattr(self, name)}}
 
     def rotary(self, position: Part, context: int) -> dict[str, Any]:
-        told, context = write_rotary(position, context)
-        fields = {"max_position_embeddings": context, "rope_theta": told["rope_theta"], "rope_parameters": told}
-        return fields if told["rope_type"] == "default" else {**fields, "rope_scaling": told}  # for who does not know the new name
+        return rotary_fields(position, context)
 
     def modules(self, spec: ArchitectureSpec) -> dict[str, str]:
         """Their modules by ours."""

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from llamazoo.contract.component import Part
 from llamazoo.weights.formats.hf.config import Config
 
-__all__ = ["Rotary", "read_rotary", "write_rotary"]
+__all__ = ["Rotary", "read_rotary", "rotary_fields", "write_rotary"]
 
 # rope_type -> {their field: ours}
 ORIGINAL = {"original_max_position_embeddings": "original"}
@@ -100,3 +100,10 @@ def write_rotary(part: Part, context: int) -> tuple[dict[str, Any], int]:
         if getattr(scaling, ours) is not None:
             told[name] = getattr(scaling, ours)
     return told, scaling.original if scaling.type == "dynamic" else context
+
+
+def rotary_fields(part: Part, context: int) -> dict[str, Any]:
+    """The fields of a config that say the same; a scaling stands under its old name too, for who does not know the new one."""
+    told, context = write_rotary(part, context)
+    fields = {"max_position_embeddings": context, "rope_theta": told["rope_theta"], "rope_parameters": told}
+    return fields if told["rope_type"] == "default" else {**fields, "rope_scaling": told}
