@@ -19,6 +19,8 @@ LlamazooError                     catch this to catch all of them
 ├── StateError                    a decoding state used in a way that it cannot be
 │   └── CannotRewind              it has forgotten what it would have to go back to
 ├── KernelError                   an attention kernel was asked for what it refuses
+├── DataError                     a corpus that cannot be read, or has nothing to learn from
+├── TrainingError                 a run that cannot go on, or be resumed
 ├── UnsupportedError              a combination that llamazoo does not offer (yet)
 └── ConformanceError              a component broke the contract; see llamazoo.testing
 ```
@@ -30,6 +32,7 @@ __all__ = [
     "CannotRewind",
     "ConformanceError",
     "ContextLengthError",
+    "DataError",
     "DuplicateComponentError",
     "InputError",
     "KernelError",
@@ -46,6 +49,7 @@ __all__ = [
     "StateError",
     "TemplateError",
     "TokenizerError",
+    "TrainingError",
     "UnknownComponentError",
     "UnsupportedError",
     "WeightsError",
@@ -166,6 +170,14 @@ class CannotRewind(StateError):  # noqa: N818 - the field's word, and an answer 
 
 class KernelError(LlamazooError):
     """An attention kernel was asked for something it refuses; the message says why."""
+
+
+class DataError(LlamazooError):
+    """A corpus that cannot be read, or has nothing to learn from."""
+
+
+class TrainingError(LlamazooError):
+    """A run that cannot go on, or be resumed; what was saved before is whole."""
 
 
 class UnsupportedError(LlamazooError):

@@ -116,7 +116,7 @@ def test_numbers_that_are_none_or_negative_are_refused(field: str, value: str, t
         llamazoo.load_spec(path)
 
 
-@pytest.mark.parametrize("value", ["true", '"12"', "12.5", "no", "010", "12:30", "0x10", "1_000", "[3]", "{a: 3}", "null", "1e1"])
+@pytest.mark.parametrize("value", ["true", '"12"', "12.5", "no", "010", "12:30", "0x10", "1_00", "0_100", "[3]", "{a: 3}", "null", "1e1"])
 def test_nothing_is_coerced_into_an_integer(value: str, tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"n_layers: |is no clear number"):
         llamazoo.load_spec(spec_file(tmp_path, f"extends: llama-tiny\nn_layers: {value}\n"))

@@ -33,8 +33,8 @@ BUILT_IN = sorted(
 # For each room: the rooms that it may import from, besides itself. The first that fits counts.
 BELOW_CLI = " ".join(
     (
-        "build chat contract cost decoder decoder_state device diagram discovery errors generation hooks",
-        "parallel plan registry shelf spec weights",
+        "ablation build chat contract cost data decoder decoder_state device diagram discovery errors generation hooks",
+        "parallel plan registry shelf spec training weights",
     )
 )
 ROOMS = {
@@ -60,6 +60,9 @@ ROOMS = {
     "build": "cost decoder device parallel spec registry weights contract errors",
     "chat": "weights errors",
     "generation": "chat decoder decoder_state weights registry errors",
+    "data": "generation weights spec contract errors",
+    "training": "data build cost decoder device load_balance weights spec registry contract errors",
+    "ablation": "training data generation build cost decoder device weights spec registry contract errors",
     "components.builtin": "components contract generation hooks weights",
     "components.position.scaling": "contract errors",
     "components": "components.position.scaling contract spec.part errors",

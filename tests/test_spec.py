@@ -175,8 +175,21 @@ def test_a_position_that_the_attention_would_ignore_is_refused() -> None:
 
 
 def test_numbers_are_read_as_people_mean_them() -> None:
-    data = read_yaml("a: 1e-5\nb: 1.5E+3\nc: .5\nd: -7\ne: no\nf: 12:30\ng: null\nh: true\ni: '010'\nj: 0x1f\n")
-    assert data == {"a": 1e-5, "b": 1500.0, "c": 0.5, "d": -7, "e": "no", "f": "12:30", "g": None, "h": True, "i": "010", "j": "0x1f"}
+    data = read_yaml("a: 1e-5\nb: 1.5E+3\nc: .5\nd: -7\ne: no\nf: 12:30\ng: null\nh: true\ni: '010'\nj: 0x1f\nk: 2_000_000\nl: 20_00\n")
+    assert data == {
+        "a": 1e-5,
+        "b": 1500.0,
+        "c": 0.5,
+        "d": -7,
+        "e": "no",
+        "f": "12:30",
+        "g": None,
+        "h": True,
+        "i": "010",
+        "j": "0x1f",
+        "k": 2_000_000,
+        "l": "20_00",
+    }
 
 
 def test_every_option_of_every_part_changes_the_model_or_is_refused() -> None:

@@ -18,7 +18,7 @@ __all__ = ["read_yaml", "read_yaml_file"]
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 64
 
-INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]{0,29})")
+INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]{0,29}|[1-9][0-9]{0,2}(_[0-9]{3}){1,9})")  # 2_000_000 too
 FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 OCTAL_LOOKALIKE = re.compile(r"[-+]?0[0-9]+|[0-9]{31,}")
 CONSTANTS: dict[str, bool | None] = {
