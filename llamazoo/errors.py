@@ -21,6 +21,7 @@ LlamazooError                     catch this to catch all of them
 ├── KernelError                   an attention kernel was asked for what it refuses
 ├── DataError                     a corpus that cannot be read, or has nothing to learn from
 ├── TrainingError                 a run that cannot go on, or be resumed
+│   └── DivergedError             its loss or gradients are no longer finite
 ├── UnsupportedError              a combination that llamazoo does not offer (yet)
 └── ConformanceError              a component broke the contract; see llamazoo.testing
 ```
@@ -33,6 +34,7 @@ __all__ = [
     "ConformanceError",
     "ContextLengthError",
     "DataError",
+    "DivergedError",
     "DuplicateComponentError",
     "InputError",
     "KernelError",
@@ -178,6 +180,10 @@ class DataError(LlamazooError):
 
 class TrainingError(LlamazooError):
     """A run that cannot go on, or be resumed; what was saved before is whole."""
+
+
+class DivergedError(TrainingError):
+    """A run's loss or gradients are no longer finite, and its recipe says that this ends it; the weights are the last good ones."""
 
 
 class UnsupportedError(LlamazooError):
