@@ -62,7 +62,7 @@ ROOMS = {
     "generation": "chat decoder decoder_state weights registry errors",
     "data": "generation weights spec contract errors",
     "training": "data build cost decoder device load_balance weights spec registry contract errors",
-    "ablation": "training data generation build cost decoder device weights spec registry contract errors",
+    "ablation": "training data generation build cost decoder device weights spec registry shelf discovery contract errors",
     "components.builtin": "components contract generation hooks weights",
     "components.position.scaling": "contract errors",
     "components": "components.position.scaling contract spec.part errors",

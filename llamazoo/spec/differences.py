@@ -13,8 +13,9 @@ from llamazoo.spec.part import dump_part
 
 __all__ = ["Difference", "differences"]
 
-# What may differ without a change in what the trained model computes.
-FREE = ("version", "about", "plugins", "init", "dtype")
+# What may differ without a change in what the trained model computes; or in what training makes of it either.
+FREE = ("version", "about", "plugins")
+OF_TRAINING = ("init", "dtype")
 LOSSES = ("feed_forward.balance", "feed_forward.sequence_balance", "feed_forward.z_loss")  # of training
 FREE_OPTIONS = ("attention.kernel", "position.layout", *LOSSES)
 ABSENT = "not there"
@@ -40,14 +41,18 @@ class Difference(NamedTuple):
         return f"{self.where}: {self.ours!r} would become {self.theirs!r}"
 
 
-def differences(ours: ArchitectureSpec, theirs: ArchitectureSpec) -> list[Difference]:
-    """Where two specs mean different models, field by field; where a part is another, only that."""
-    here, there = _whole(ours), _whole(theirs)
+def differences(ours: ArchitectureSpec, theirs: ArchitectureSpec, *, training: bool = False) -> list[Difference]:
+    """Where two specs mean different models, field by field; where a part is another, only that.
+
+    With `training`, also where they only begin or learn differently: first values, number type, auxiliary losses, kernels.
+    """
+    here, there = _whole(ours, training), _whole(theirs, training)
+    free = () if training else FREE_OPTIONS
     for width in WIDTHS:  # one of them may have it where it arrives, and the other not at all
         if (width in here) != (width in there):
             here.pop(width, None)
             there.pop(width, None)
-    found = [Difference(*each) for each in _compared(here, there)]
+    found = [Difference(*each) for each in _compared(here, there, free)]
     layers: dict[tuple[str, str, str], list[int]] = {}
     values: dict[tuple[str, str, str], tuple[str, Any, Any]] = {}
     compared: dict[tuple[int, int], list[tuple[str, Any, Any]]] = {}
@@ -60,7 +65,7 @@ def differences(ours: ArchitectureSpec, theirs: ArchitectureSpec) -> list[Differ
             for spec, layer in ((ours, mine), (theirs, other)):
                 if id(layer) not in known:
                     known[id(layer)] = _layer(spec, layer)
-            compared[pair] = list(_compared(known[pair[0]], known[pair[1]]))
+            compared[pair] = list(_compared(known[pair[0]], known[pair[1]], free))
         for each in compared[pair]:
             key = each[0], repr(each[1]), repr(each[2])
             values[key] = each
@@ -68,9 +73,10 @@ def differences(ours: ArchitectureSpec, theirs: ArchitectureSpec) -> list[Differ
     return found + [Difference(*values[key], None if len(numbers) == every else tuple(numbers)) for key, numbers in layers.items()]
 
 
-def _whole(spec: ArchitectureSpec) -> Fields:
+def _whole(spec: ArchitectureSpec, training: bool) -> Fields:
     """What is said once for the whole model."""
-    data = {name: value for name, value in spec.canonical().items() if name not in (*FREE, *LAYER_PARTS, "layers", "positions", "position")}
+    apart = (*FREE, *LAYER_PARTS, "layers", "positions", "position", *(() if training else OF_TRAINING))
+    data = {name: value for name, value in spec.canonical().items() if name not in apart}
     site = spec.site()
     data.update(head_dim=site.head_dim, final_norm=dump_part(spec.final_norm or spec.norm))
     data.setdefault("bos_id", None)
@@ -100,8 +106,8 @@ def _layer(spec: ArchitectureSpec, layer: LayerSpec) -> Fields:
     return data
 
 
-def _compared(mine: Any, other: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    if path in FREE_OPTIONS:
+def _compared(mine: Any, other: Any, free: tuple[str, ...], path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if path in free:
         return
     if not (isinstance(mine, dict) and isinstance(other, dict)):
         if mine != other:
@@ -111,7 +117,7 @@ def _compared(mine: Any, other: Any, path: str = "") -> Iterator[tuple[str, Any,
         yield f"{path}.type", mine.get("type", ABSENT), other.get("type", ABSENT)
         return
     for key in dict.fromkeys([*mine, *other]):
-        yield from _compared(mine.get(key, ABSENT), other.get(key, ABSENT), f"{path}.{key}" if path else key)
+        yield from _compared(mine.get(key, ABSENT), other.get(key, ABSENT), free, f"{path}.{key}" if path else key)
 
 
 def _ranges(numbers: tuple[int, ...]) -> str:

@@ -1,0 +1,96 @@
+"""What an experiment will take, before anything is run: sizes, numbers of runs, tokens, operations."""
+
+from collections.abc import Iterable, Iterator
+
+from pydantic import BaseModel, ConfigDict
+
+from llamazoo.ablation.plan import Job, Plan, Role
+from llamazoo.ablation.results import Costs, FieldDifference, Matched
+
+__all__ = ["Preview", "PreviewStage", "PreviewVariant", "preview"]
+
+BACKWARD = 3  # a training step takes so many times the operations of its forward. Kaplan et al. 2020, section 2.1
+FEWEST = 3  # seeds below which hardly any difference can be shown
+
+
+class Record(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class PreviewVariant(Record):
+    """A model of the comparison: how it comes to the base's size, what it costs, in what it differs."""
+
+    name: str
+    levels: dict[str, str]
+    matched: Matched
+    costs: Costs
+    differences: list[FieldDifference]
+
+
+class PreviewStage(Record):
+    """All runs of one role, on the data or on a probe."""
+
+    role: Role
+    probe: str | None
+    jobs: int
+    tokens: int
+    """Trained on by all of them."""
+    flops: int
+    """Of their training, evaluations apart."""
+
+
+class Preview(Record):
+    """What `--dry-run` tells."""
+
+    name: str
+    variants: list[PreviewVariant]
+    stages: list[PreviewStage]
+    jobs: int
+    tokens: int
+    flops: int
+    warnings: list[str]
+    """What the results will not be able to say, and why."""
+
+
+def preview(plan: Plan) -> Preview:
+    """What the plan takes, all of it; which learning rates are chosen later changes nothing in that."""
+    experiment = plan.experiment
+    any_rate = {each.name: experiment.train.rates[0] for each in plan.candidates}
+    stages = list(_stages(plan, [*plan.tuning_jobs(), *plan.final_jobs(any_rate)]))
+    return Preview(
+        name=experiment.name,
+        variants=[
+            PreviewVariant(name=each.name, levels=each.levels, matched=each.matched, costs=each.costs, differences=each.differences)
+            for each in plan.candidates
+        ],
+        stages=stages,
+        jobs=sum(stage.jobs for stage in stages),
+        tokens=sum(stage.tokens for stage in stages),
+        flops=sum(stage.flops for stage in stages),
+        warnings=list(_warnings(plan)),
+    )
+
+
+def _stages(plan: Plan, jobs: Iterable[Job]) -> Iterator[PreviewStage]:
+    costs = {each.name: each.costs.flops_per_token for each in plan.candidates}
+    found: dict[tuple[Role, str | None], list[Job]] = {}
+    for job in jobs:
+        found.setdefault((job.role, job.probe), []).append(job)
+    for (role, probe), same in found.items():
+        flops = sum(BACKWARD * costs[job.variant] * job.tokens for job in same)
+        yield PreviewStage(role=role, probe=probe, jobs=len(same), tokens=sum(job.tokens for job in same), flops=flops)
+
+
+def _warnings(plan: Plan) -> Iterator[str]:
+    experiment = plan.experiment
+    if experiment.seeds < FEWEST:
+        yield f"with fewer than {FEWEST} seeds hardly any difference can be shown; seeds is {experiment.seeds}"
+    if len(experiment.train.rates) == 1:
+        yield f"one learning rate for all ({experiment.train.rates[0]:g}): a variant that needs another one looks worse than it is"
+    if not experiment.noise:
+        yield "without noise runs it is not known what two runs of the base differ by"
+    if experiment.match == "none":
+        off = [each for each in plan.candidates if abs(each.matched.off) > 0.005]
+        told = ", ".join(f"{each.name} {each.matched.off:+.1%}" for each in off)
+        if off:
+            yield f"sizes are not matched: {told}"
