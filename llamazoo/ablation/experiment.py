@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
-from llamazoo.ablation.factors import Fraction, cells, choice_told
+from llamazoo.ablation.factors import Fraction, choice_told, combinations_of
 from llamazoo.ablation.match import Measure
 from llamazoo.ablation.outcomes import better, length_of, probe_of, sort_of
 from llamazoo.ablation.recipes import ExperimentTraining, ProbeTraining, read_training
@@ -228,7 +228,7 @@ class Experiment(BaseModel):
 
     def _made(self, registry: Registry) -> tuple[Candidate, ...]:
         changes = {name: Change(("variants", name), overrides) for name, overrides in self.variants.items()}
-        for cell in cells(self.factors, self.fraction) if self.factors else ():
+        for cell in combinations_of(self.factors, self.fraction) if self.factors else ():
             told = ", ".join(f"{path}={level}" for path, level in cell.levels.items())
             changes[cell.name] = Change(("factors", told), cell.overrides, cell.levels)
         made = candidates(self._base(registry), changes, self.match, self.train.seq_len)

@@ -4,11 +4,12 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations, product
+from math import prod
 from typing import Any, Literal, NamedTuple
 
 from llamazoo.errors import Problem, SpecError
 
-__all__ = ["Cell", "Fraction", "cells", "choice_told"]
+__all__ = ["Combination", "Fraction", "choice_told", "combinations_of"]
 
 Fraction = Literal[1, "1/2", "1/4"]
 GENERATORS: dict[Fraction, int] = {1: 0, "1/2": 1, "1/4": 2}  # factors whose levels follow from the others'
@@ -19,7 +20,7 @@ LONGEST = 60  # letters of a name
 Words = tuple[frozenset[int], ...]
 
 
-class Cell(NamedTuple):
+class Combination(NamedTuple):
     """One combination of choices: a name that files may have, what it changes in the base, and its levels as words."""
 
     name: str
@@ -27,7 +28,7 @@ class Cell(NamedTuple):
     levels: dict[str, str]
 
 
-def cells(factors: Mapping[str, Sequence[Any]], fraction: Fraction = 1) -> list[Cell]:
+def combinations_of(factors: Mapping[str, Sequence[Any]], fraction: Fraction = 1) -> list[Combination]:
     """All combinations, the last factor changing fastest; or the fraction of them that has the first of all choices in it.
 
     A fraction is regular: the last factor, or two, take the level that the product of some others gives, which are chosen so that the
@@ -41,7 +42,7 @@ def cells(factors: Mapping[str, Sequence[Any]], fraction: Fraction = 1) -> list[
     for row in rows:
         chosen = {path: choices[level] for (path, choices), level in zip(factors.items(), row, strict=True)}
         levels = {path: choice_told(choice) for path, choice in chosen.items()}
-        found.append(Cell(_name(levels.values()), chosen, levels))
+        found.append(Combination(_name(levels.values()), chosen, levels))
     names = [cell.name.lower() for cell in found]
     return [
         cell._replace(name=f"{cell.name[: LONGEST - 4]}.{number}") if names.count(cell.name.lower()) > 1 else cell
@@ -64,31 +65,27 @@ def _wrong(choices: Sequence[Any]) -> Iterator[str]:
 
 
 def _rows(sizes: Sequence[int], fraction: Fraction) -> Iterator[tuple[int, ...]]:
+    """The number of the choice of each factor, for each combination."""
     made = GENERATORS[fraction]
     if made and any(size != 2 for size in sizes):
         sentence = "only of factors with two choices each is there a fraction that keeps effects apart; use 1, or leave choices out"
         raise SpecError(Problem(("fraction",), f"{sentence} (found {' x '.join(map(str, sizes))})"))
-    generators = _generators(len(sizes), made) if made else ()
+    if made and len(sizes) < FEWEST[made]:
+        told = f"1/{2**made} of {len(sizes)} factors cannot tell their effects apart; it takes at least {FEWEST[made]}, or use 1"
+        raise SpecError(Problem(("fraction",), told))
     free = sizes[: len(sizes) - made]
-    total = 1
-    for size in free:
-        total *= size
+    total = prod(free)
     if total > MOST_CELLS:
         raise SpecError(Problem(("factors",), f"{total} combinations are more than {MOST_CELLS}; use fewer choices, or a fraction"))
+    generators = _generators(len(free), made)
     for row in product(*(range(size) for size in free)):
         yield row + tuple(sum(row[i] for i in word) % 2 for word in generators)
 
 
-def _generators(factors: int, made: int) -> Words:
-    """From which factors the last `made` of them follow: of all ways the one that confuses least."""
-    free = factors - made
+def _generators(free: int, made: int) -> Words:
+    """From which of the free factors each of the others follows: of all ways the one that confuses least."""
     words = [frozenset(word) for length in range(2, free + 1) for word in combinations(range(free), length)]
-    ways = combinations(words, made) if factors <= 10 else iter([tuple(reversed(words[-made:]))])
-    best = min(ways, key=lambda way: _confused(way, free), default=None)
-    if best is None or _confused(best, free)[0][0] < 3:
-        told = f"1/{2**made} of {factors} factors cannot tell their effects apart; it takes at least {FEWEST[made]}, or use 1"
-        raise SpecError(Problem(("fraction",), told))
-    return best
+    return max(combinations(words, made), key=lambda way: _confused(way, free))
 
 
 def _confused(way: Words, free: int) -> list[tuple[int, int]]:

@@ -40,7 +40,7 @@ def match(
     told = _Told(what, seq_len, target)
     widths = _Widths.of(variant, lambda spec: size_of(spec, what, seq_len))
     if widths is None:
-        raise told.refusal(f"it has {told(found)}", f"nothing in it follows {WIDTH}, which could make up for that")
+        raise told.refusal(found, f"and nothing in it follows {WIDTH}, which could make up for that")
     low, high = widths.around(target)
     for step in STEPS:
         steps = {n for n in (low // step * step, (low // step + 1) * step) if n >= 1}
@@ -51,9 +51,9 @@ def match(
             off = _off(sizes[best], target)
             return built[best], Matched(what=what, field=widths.field, value=best, target=target, found=sizes[best], off=off)
     if low == high == 1:
-        raise told.refusal(f"it has {told(found)}", f"{told(widths.sized(1))} remain with {widths.field} 1, the smallest")
+        raise told.refusal(found, f"and with {widths.field} 1, the smallest, still {told(widths.sized(1))}")
     near = min((low, high), key=lambda n: abs(widths.sized(n) - target))
-    raise told.refusal(f"it has {told(found)}", f"the nearest that {widths.field} comes to is {told(widths.sized(near))}, with {near}")
+    raise told.refusal(found, f"and comes no nearer than {told(widths.sized(near))}, with {widths.field} {near}")
 
 
 def size_of(spec: ArchitectureSpec, what: Measure, seq_len: int | None = None) -> int:
@@ -81,11 +81,12 @@ class _Told:
 
     def __call__(self, found: int) -> str:
         share = _off(found, self.target)
-        return f"{found:,} {self.unit} ({abs(share):.1%} {'more' if share > 0 else 'fewer'} than the base's {self.target:,})"
+        return f"{found:,} ({abs(share):.1%} {'more' if share > 0 else 'fewer'})"
 
-    def refusal(self, *parts: str) -> SpecError:
-        would = f"use `match: none`, or another base; a match is within {TOLERANCE:.1%}"
-        return SpecError(Problem(("match",), "; ".join((*parts, would))))
+    def refusal(self, found: int, reason: str) -> SpecError:
+        sizes = f"the base has {self.target:,} {self.unit}, this {self(found)}, {reason}"
+        would = f"which is not within {TOLERANCE:.1%}; change widths of the variant's other parts, use another base, or `match: none`"
+        return SpecError(Problem(("match",), f"{sizes}, {would}"))
 
 
 class _Widths:
