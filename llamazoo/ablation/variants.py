@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from llamazoo.ablation.match import Measure, match
 from llamazoo.ablation.results import Costs, FieldDifference, Matched
 from llamazoo.cost import describe
+from llamazoo.discovery import told
 from llamazoo.errors import LlamazooError, Problem, SpecError
 from llamazoo.spec.architecture import LAYER_PARTS, ArchitectureSpec
 from llamazoo.spec.compose import load_spec
@@ -102,7 +103,7 @@ def _attempt(make: Callable[[], Any]) -> tuple[Any, list[str]]:
     except LlamazooError as error:
         return None, [str(error)]
     except Exception as error:
-        return None, [f"cannot be built: {type(error).__name__}: {' '.join(str(error).split())[:400]}"]
+        return None, [f"cannot be built: {told(error)}"]
 
 
 def _spelt(base: ArchitectureSpec, change: Change) -> str | None:
@@ -136,10 +137,10 @@ def _model(spec: ArchitectureSpec) -> str:
 def told_differences(base: ArchitectureSpec, variant: ArchitectureSpec) -> list[FieldDifference]:
     """Everything in which a variant differs from the base, matched widths and first values too; another part with all its options."""
     found = differences(base, variant, training=True)
-    told = [FieldDifference(where=_where(each), base=_value(base, each, 1), variant=_value(variant, each, 2)) for each in found]
+    listed = [FieldDifference(where=_where(each), base=_value(base, each, 1), variant=_value(variant, each, 2)) for each in found]
     if base.hidden_dim != variant.hidden_dim and not any(each.path.endswith("hidden_dim") for each in found):
-        told.append(FieldDifference(where="hidden_dim", base=_plain(base.hidden_dim), variant=_plain(variant.hidden_dim)))
-    return told
+        listed.append(FieldDifference(where="hidden_dim", base=_plain(base.hidden_dim), variant=_plain(variant.hidden_dim)))
+    return listed
 
 
 def _where(difference: Difference) -> str:
