@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from llamazoo.contract.step import Losses, Step
     from llamazoo.contract.wiring import Residual, Wiring
     from llamazoo.cost import Description, describe
+    from llamazoo.data.config import open_data
+    from llamazoo.data.example import DataSet, Example, Examples
     from llamazoo.decoder import Decoder
     from llamazoo.decoder_state import DecoderState
     from llamazoo.diagram.depict import depict
@@ -111,6 +113,7 @@ __all__ = [
     "ContextLengthError",
     "Conversation",
     "DataError",
+    "DataSet",
     "Decoder",
     "DecoderState",
     "Description",
@@ -121,6 +124,8 @@ __all__ = [
     "DuplicateComponentError",
     "Embedding",
     "EmbeddingPart",
+    "Example",
+    "Examples",
     "ExpertLoad",
     "FeedForward",
     "FeedForwardPart",
@@ -210,6 +215,7 @@ __all__ = [
     "load_model",
     "load_spec",
     "load_tokenizer",
+    "open_data",
     "outgoing",
     "parameter",
     "part",
@@ -256,6 +262,8 @@ _HOMES = {
     "llamazoo.contract.state": ("KeyValueState", "State", "TokenState"),
     "llamazoo.contract.step": ("Losses", "Step"),
     "llamazoo.contract.wiring": ("Residual", "Wiring"),
+    "llamazoo.data.config": ("open_data",),
+    "llamazoo.data.example": ("DataSet", "Example", "Examples"),
     "llamazoo.decoder": ("Decoder",),
     "llamazoo.decoder_state": ("DecoderState",),
     "llamazoo.cost": ("Description", "describe"),

@@ -1,0 +1,1 @@
+"""Where documents come from: the interpreter's library, files, the Hugging Face hub."""
