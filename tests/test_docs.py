@@ -11,6 +11,9 @@ import yaml
 
 import llamazoo
 from llamazoo.cli.reference import reference
+from llamazoo.data.config import SOURCES, read_data
+from llamazoo.data.corpus import TextData
+from llamazoo.data.probes.copying import Copying
 from llamazoo.testing import CHECKS, failures, subject, told
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -28,6 +31,7 @@ def blocks(text: str, language: str) -> list[str]:
 
 
 PLUGINS = sections("plugins.md")
+DATA = (DOCS / "data.md").read_text()
 BY_HAND = "From an empty folder to a published package"
 
 
@@ -143,3 +147,26 @@ def test_every_link_of_a_page_leads_somewhere(page: str) -> None:
 def test_the_drawing_of_the_page_is_current() -> None:
     current = (DOCS / "llama-7b.svg").read_text(encoding="utf-8") == llamazoo.depict(llamazoo.load_spec("llama-7b"), "llama-7b")
     assert current, "docs/llama-7b.svg is not what the code draws; run: llamazoo show llama-7b --diagram docs/llama-7b.svg"
+
+
+def test_the_page_on_data_names_every_source_with_its_options_and_their_defaults() -> None:
+    rows = {row.split("`")[1]: row for row in re.findall(r"^\| `.*$", DATA, re.MULTILINE)}
+    for source, config in SOURCES.items():
+        own = {name: field for name, field in config.model_fields.items() if name not in (*TextData.model_fields, "source")}
+        for name, field in own.items():
+            if name == "validation_examples":
+                continue
+            assert f"`{name}`" in rows[source], f"{source}: {name}"
+            if isinstance(field.default, int | float):
+                assert f"`{name}` ({field.default}" in rows[source], f"{source}: {name}"
+    assert f"`validation_examples` ({Copying().validation_examples})" in DATA
+
+
+def test_the_descriptions_on_the_page_on_data_can_be_read(tmp_path: Path) -> None:
+    for block in blocks(DATA, "yaml"):
+        read_data(yaml.safe_load(block)["data"])
+    for block in blocks(DATA, "python"):
+        (tmp_path / "page.py").write_text(block)
+        found = runpy.run_path(str(tmp_path / "page.py"))
+        assert found["training"][5].tokens.shape == (128,)
+        assert len(found["validation"]) == 256
