@@ -1,0 +1,1 @@
+"""What an ablation found, to be read: one page, its figures, a table for papers."""

@@ -1,0 +1,108 @@
+"""The question, the answer to it, and what to be careful about, in words."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from llamazoo.ablation.report.cast import evaluations
+from llamazoo.ablation.report.spelling import rate, what
+from llamazoo.ablation.results import Comparison, Outcome, Results, Variant, Verdict
+
+__all__ = ["answer", "base_name", "compared", "design", "question", "verdicts", "warnings"]
+
+FEW = 4  # variants that a sentence names
+
+
+def compared(results: Results) -> list[Outcome]:
+    """The outcomes that have comparisons, those that were declared first."""
+    found = dict.fromkeys(c.outcome for variant in results.variants for c in variant.comparisons)
+    return [*(o for o in results.outcomes if o in found), *(o for o in found if o not in results.outcomes)]
+
+
+def base_name(results: Results) -> str:
+    """What the base is called outside this experiment, if that has a name."""
+    named = results.experiment.get("base")
+    return named if isinstance(named, str) else results.base
+
+
+def question(results: Results) -> str:
+    others = [variant.name for variant in results.variants if variant.name != results.base]
+    outcomes = _listed([what(outcome).lower() for outcome in compared(results) or results.outcomes]) or "loss"
+    base = base_name(results)
+    if not others:
+        return f"What does {base} come to in {outcomes}?"
+    if len(others) == 1:
+        return f"How does {others[0]} compare with {base} in {outcomes}?"
+    who = _listed(others) if len(others) <= FEW else f"{len(others)} variants"
+    return f"How do {who} compare with {base} in {outcomes}?"
+
+
+def answer(results: Results) -> str:
+    """The verdicts on the first outcome, counted."""
+    outcomes = compared(results)
+    if not outcomes:
+        return "There is nothing to compare."
+    found = Counter(c.verdict for variant in results.variants for c in variant.comparisons if c.outcome == outcomes[0])
+    order: tuple[Verdict, ...] = ("better", "worse", "no difference shown", "too few seeds", "unstable")
+    words: dict[Verdict, str] = {"no difference shown": "without a difference shown", "too few seeds": "with too few seeds to tell"}
+    counts = [f"{found[verdict]} {words.get(verdict, verdict)}" for verdict in order if found[verdict]]
+    total = sum(found.values())
+    return f"In {what(outcomes[0]).lower()}, of {total} variant{'s' * (total != 1)}: {_listed(counts)}."
+
+
+def verdicts(results: Results, outcome: Outcome) -> list[tuple[str, Comparison]]:
+    """Each variant with its comparison in an outcome."""
+    return [(variant.name, c) for variant in results.variants for c in variant.comparisons if c.outcome == outcome]
+
+
+def design(results: Results) -> str:
+    """How the question was asked, in one line."""
+    base = results.variant(results.base)
+    runs = evaluations(base)
+    facts = [f"{len(runs)} seed{'s' * (len(runs) != 1)}, paired"] if runs else []
+    if runs:
+        facts.append(f"{max(run.tokens for run in runs):,} tokens a run")
+    matched = {v.matched.what for v in results.variants if v is not base} or {base.matched.what}
+    facts.append("sizes not matched" if matched == {"none"} else f"matched in {_listed(sorted(matched - {'none'}))}")
+    tried = sorted({t.lr for v in results.variants for t in v.learning_rates})
+    if len(tried) > 1:
+        facts.append(f"learning rate chosen for each of {', '.join(map(rate, tried))}")
+    else:
+        facts.append(f"learning rate {rate(base.lr)}")
+    count = len(results.noise.runs) if results.noise else 0
+    facts.append(f"noise floor from {count} more run{'s' * (count != 1)} of the base" if count else "noise floor not measured")
+    return "; ".join(facts)
+
+
+def warnings(results: Results) -> Iterator[str]:
+    """What a reader must not overlook."""
+    for variant in results.variants:
+        yield from _diverged(variant)
+        skipped = sum(run.skipped for run in variant.runs)
+        if skipped:
+            yield f"{variant.name}: {skipped} steps were skipped for a loss or gradient that was not finite"
+        lost = sum(loss is None for tried in variant.learning_rates for loss in tried.losses)
+        if lost:
+            yield f"{variant.name}: {lost} tuning run{'s' * (lost != 1)} diverged"
+        if variant.at_edge:
+            yield (
+                f"{variant.name}: its best learning rate, {rate(variant.lr)}, is the end of what was tried; "
+                "a wider grid might find a better one"
+            )
+    for run in results.noise.runs if results.noise else ():
+        if run.diverged is not None:
+            yield f"noise: the base's second run of seed {run.seed} diverged: {run.diverged}"
+    if results.noise is None:
+        yield "the noise floor was not measured: nothing tells how far two runs of the base differ by chance"
+
+
+def _diverged(variant: Variant) -> Iterator[str]:
+    """For text and for each probe: which runs diverged, and why."""
+    for probe in dict.fromkeys(run.probe for run in variant.runs):
+        runs = [run for run in variant.runs if run.probe == probe]
+        lost = [f"seed {run.seed}: {run.diverged}" for run in runs if run.diverged is not None]
+        if lost:
+            yield f"{variant.name}: {len(lost)} of {len(runs)} runs{f' on {probe}' if probe else ''} diverged ({'; '.join(lost)})"
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join([*([", ".join(words[:-1])] if len(words) > 1 else []), *words[-1:]])
