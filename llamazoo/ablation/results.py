@@ -161,6 +161,9 @@ class Effect(Record):
     outcome: Outcome
     factors: list[str]
     choices: list[str]
+    """Of each factor, the choice that it is changed to."""
+    against: list[str] = []
+    """And the one that it is changed from."""
     estimate: float
     low: float
     high: float

@@ -29,14 +29,14 @@ def sentence(verdict: Verdict, finding: Finding, able: Sensitivity, alpha: float
 
 def p_value(p: float) -> str:
     """As papers print it: `= 0.012`, `< 0.001`."""
-    return "< 0.001" if p < 0.001 else f"= {p:.2g}" if p < 0.995 else "= 1"
+    return "< 0.001" if p < 0.001 else f"= {p:#.2g}" if p < 0.995 else "= 1"
 
 
 def _untested(finding: Finding, able: Sensitivity) -> str:
     pair = finding.paired
     if not pair.finished:
         return "no seed has this figure for both"
-    needed = f"; going by the A/A runs, about {_seeds(able.needed)} would decide" if able.needed else ""
+    needed = f"; going by the A/A runs, about {able.needed} fresh seeds would decide" if able.needed else ""
     return f"{_signed(pair.finished[0], finding)} in the one seed that there is, which says nothing of others{needed}"
 
 
@@ -55,7 +55,7 @@ def _figures(finding: Finding, test: PairedTest, alpha: float) -> str:
         (
             _interval(finding, test, alpha),
             f"p {p_value(finding.p_adjusted or 0.0)}" + (f" after Holm over {finding.family}" if finding.family > 1 else ""),
-            "no A/A runs" if finding.floor is None else f"noise {finding.floor:.2g}",
+            "no A/A runs" if finding.floor is None else f"noise {finding.floor:#.2g}",
             _seeds(test.seeds),
         )
     )
@@ -92,8 +92,8 @@ def _why(verdict: Verdict, finding: Finding, able: Sensitivity) -> str:
     if able.needed is None:
         more = "more seeds than are worth a search"
     else:
-        # Runs of noise may lack where those of the variant do not: then as many seeds as there are may be enough.
-        more = f"about {_seeds(able.needed)}{', each with an A/A run,' if finding.paired.noise else ''} would decide"
+        # Fresh, as more seeds added to those that did not decide would be a second look at the same data.
+        more = f"about {able.needed} fresh seeds{', each with an A/A run,' if finding.paired.noise else ''} would decide"
     return f"{noise}; shows a difference of {able.smallest:g} with a chance of {_percent(able)} only; {more}"
 
 

@@ -68,11 +68,12 @@ def _smallest(outcome: Outcome, smallest: float | Mapping[Outcome, float]) -> fl
 def _sensitivity(finding: Finding, smallest: float, alpha: float, target: float, family: int) -> Sensitivity:
     """Power and seeds for the smallest difference that matters, with the spreads that were seen.
 
+    None for a variant that computes the same as the base: it has no spread that would say what seeds can show.
     Before there are two seeds the spread of A/A differences, if there are two, stands for that of the differences.
     """
     pair, test = finding.paired, finding.test
     noise = noise_spread(pair.noise) or 0.0
-    if pair.diverged or (test is None and len(pair.noise) < 2):
+    if pair.diverged or (test.same if test else len(pair.noise) < 2):
         return Sensitivity(smallest, target, None, None)
     needed = seeds_needed(smallest, test.spread if test else noise, target=target, comparisons=family, alpha=alpha, noise=noise)
     if test is None:
