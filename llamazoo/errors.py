@@ -28,6 +28,7 @@ LlamazooError                     catch this to catch all of them
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 __all__ = [
     "CannotRewind",
@@ -183,7 +184,14 @@ class TrainingError(LlamazooError):
 
 
 class DivergedError(TrainingError):
-    """A run's loss or gradients are no longer finite, and its recipe says that this ends it; the weights are the last good ones."""
+    """A run's loss or gradients are no longer finite, and its recipe says that this ends it; the weights are the last good ones.
+
+    `trained` is what was known of the run until then.
+    """
+
+    def __init__(self, message: str, trained: Any = None) -> None:
+        self.trained = trained
+        super().__init__(message)
 
 
 class UnsupportedError(LlamazooError):

@@ -186,7 +186,7 @@ def test_a_tokenizer_of_a_plugin_is_saved_found_and_converted(tmp_path: Path, mo
     llamazoo.save_model(llamazoo.build_model("llama-tiny", overrides=SMALL), tmp_path / "model", tokenizer=tokenizer)
     again = llamazoo.load_tokenizer(tmp_path / "model", registry=registry)
     assert (type(again).__name__, again.vocab_size) == ("Words", 5)
-    monkeypatch.setattr("llamazoo.cli.parts.default_registry", lambda: registry)
+    monkeypatch.setattr("llamazoo.parts.default_registry", lambda: registry)
     done = CliRunner().invoke(app, ["convert", str(tmp_path / "model"), str(tmp_path / "hf"), "--to", "hf"])
     assert done.exit_code == 0, done.output
     assert (tmp_path / "hf" / "words.txt").read_bytes() == (tmp_path / "words.txt").read_bytes()
@@ -234,7 +234,7 @@ def test_a_folder_of_the_zoo_is_built_extended_and_listed_and_a_bad_spec_in_it_s
     assert llamazoo.load_spec({"extends": "one/small", "dim": 64}, registry=registry).n_layers == 3
     with pytest.raises(llamazoo.SpecError, match=r"zoo/one/bad\.yaml: \d+ problems"):
         llamazoo.load_spec("bad", registry=registry)
-    monkeypatch.setattr("llamazoo.cli.parts.default_registry", lambda: registry)
+    monkeypatch.setattr("llamazoo.parts.default_registry", lambda: registry)
     told = CliRunner().invoke(app, ["list", "zoo"], env={"COLUMNS": "200"})
     assert told.exit_code == 0
     assert "\nsmaller " in told.stdout
@@ -356,7 +356,7 @@ class Odd(llamazoo.Norm):
 
 def test_a_part_whose_defaults_cannot_be_written_spoils_no_list(monkeypatch: pytest.MonkeyPatch) -> None:
     registry = registry_with(plugin(components=lambda: [Odd]))
-    monkeypatch.setattr("llamazoo.cli.parts.default_registry", lambda: registry)
+    monkeypatch.setattr("llamazoo.parts.default_registry", lambda: registry)
     for arguments in (["list"], ["list", "norm", "--json"]):
         told = CliRunner().invoke(app, arguments, env={"COLUMNS": "300"})
         assert told.exit_code == 0

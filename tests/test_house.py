@@ -34,7 +34,7 @@ BUILT_IN = sorted(
 BELOW_CLI = " ".join(
     (
         "ablation build chat contract cost data decoder decoder_state device diagram discovery errors extras generation hooks",
-        "parallel plan registry shelf spec training weights",
+        "parallel parts plan registry shelf spec training weights",
     )
 )
 ROOMS = {
@@ -46,6 +46,7 @@ ROOMS = {
     "shelf": "discovery errors",
     "admission": "shelf hooks contract errors",
     "registry": "admission shelf discovery contract errors",
+    "parts": "registry contract errors",
     "spec": "registry shelf discovery contract errors",
     "decoder_state": "spec contract errors",
     "load_balance": "contract errors",
@@ -151,7 +152,7 @@ def test_modules_are_imported_by_name_in_five_places_only() -> None:
             if isinstance(node, ast.Attribute) and node.attr in ("import_module", "module_from_spec", "spec_from_file_location"):
                 found.add(module_of(path))
             assert not (isinstance(node, ast.Name) and node.id in ("__import__", "eval", "exec")), f"{module_of(path)}:{node.lineno}"
-    assert found == {"__init__", "cli.parts", "extras", "testing.__init__", "testing.ranks"}
+    assert found == {"__init__", "extras", "parts", "testing.__init__", "testing.ranks"}
 
 
 # Names

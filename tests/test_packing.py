@@ -1,6 +1,5 @@
 """Documents become examples: no token is lost or repeated, and what is to be predicted is counted."""
 
-import json
 import pickle
 from collections import Counter
 from collections.abc import Sequence

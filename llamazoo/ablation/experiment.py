@@ -14,6 +14,7 @@ from llamazoo.ablation.recipes import ExperimentTraining, ProbeTraining, read_tr
 from llamazoo.ablation.results import Outcome
 from llamazoo.ablation.variants import BASE, Candidate, Change, candidates
 from llamazoo.contract.options import Positive
+from llamazoo.data.config import PROBES, SOURCES, read_data
 from llamazoo.data.example import DataSet
 from llamazoo.errors import Problem, SpecError
 from llamazoo.registry import Registry, default_registry
@@ -26,7 +27,7 @@ from llamazoo.spec.yaml import read_yaml_file
 __all__ = ["Experiment", "check_vocabulary", "read_experiment"]
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
-TEXTS = ("files", "hf", "stdlib")  # sources of text, of which every token is a target; the others are probes, with answers
+TEXTS = tuple(name for name, sort in SOURCES.items() if sort not in PROBES)  # of which every token is a target, and no answer
 
 
 def _named(name: str) -> str:
@@ -37,9 +38,8 @@ def _named(name: str) -> str:
 
 
 def _data(value: dict[str, Any]) -> dict[str, Any]:
-    """The one place where data is checked while an experiment is read; what the source's own options are, is the room data's to say."""
-    if not isinstance(value.get("source"), str):
-        raise SpecError(Problem(("source",), f"says where the data comes from, such as stdlib; found {shown(value.get('source'))}"))
+    """Checked here, and opened when the experiment is run."""
+    read_data(value)
     return value
 
 

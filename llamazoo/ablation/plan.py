@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
+from llamazoo.ablation.code import code_of
 from llamazoo.ablation.experiment import Experiment
 from llamazoo.ablation.outcomes import probe_of
 from llamazoo.ablation.results import LearningRate, Run
@@ -42,6 +43,10 @@ class Job(BaseModel):
     """The canonical spec, with the seed of its first values."""
     recipe: Recipe
     data: dict[str, Any]
+    fingerprint: str = ""
+    """A hash of all that the examples follow from; a file may change while its name stays."""
+    code: dict[str, str] = {}
+    """Versions, and hashes of the sources of parts."""
     data_seed: int
     """Of the order of the examples."""
     lengths: list[int] = []
@@ -50,7 +55,9 @@ class Job(BaseModel):
     @property
     def key(self) -> str:
         """16 hexadecimal digits of all that the result follows from; what a variant is called is not among that."""
-        told = self.model_dump(mode="json", exclude={"variant", "role", "probe", "seed"})
+        told = self.model_dump(mode="json", exclude={"variant", "role", "probe", "seed", "data"})
+        if not self.fingerprint:
+            told["data"] = self.data
         text = json.dumps({"version": VERSION, **told}, sort_keys=True, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -72,9 +79,12 @@ class Choice(NamedTuple):
 class Plan:
     """Every run of an experiment, in the order in which they are worth running: by seed, all variants side by side."""
 
-    def __init__(self, experiment: Experiment) -> None:
+    def __init__(self, experiment: Experiment, fingerprints: Mapping[str | None, str] | None = None) -> None:
+        """`fingerprints` of the data, and of the probes by name, once they are open; None names the data."""
         self.experiment = experiment
         self.candidates = experiment.candidates
+        self.fingerprints = fingerprints or {}
+        self.code = {each.name: code_of(each.spec) for each in self.candidates}
 
     def tuning_jobs(self) -> list[Job]:
         """The first stage: each variant at each learning rate; none if there is only one rate."""
@@ -120,14 +130,16 @@ class Plan:
             spec={**spec, "init": {**spec["init"], "seed": own + seed}},
             recipe=recipe,
             data=experiment.data if probe is None else experiment.probes[probe],
+            fingerprint=self.fingerprints.get(probe, ""),
+            code=self.code[candidate.name],
             data_seed=seed + (TUNING if role == "tuning" else 0),
             lengths=experiment.lengths if role in ("evaluation", "noise") and probe is None else [],
         )
 
 
-def plan(experiment: Experiment) -> Plan:
+def plan(experiment: Experiment, fingerprints: Mapping[str | None, str] | None = None) -> Plan:
     """The runs that an experiment takes. Raises SpecError naming each variant that is wrong."""
-    return Plan(experiment)
+    return Plan(experiment, fingerprints)
 
 
 def choose(experiment: Experiment, tuned: Iterable[Run]) -> dict[str, Choice]:

@@ -24,7 +24,6 @@ from llamazoo.cli.arguments import (
     check_filters,
     torch_dtype,
 )
-from llamazoo.cli.parts import registry_with
 from llamazoo.cli.target import tokenizer_of
 from llamazoo.cli.visible import visible
 from llamazoo.device import device_of
@@ -32,6 +31,7 @@ from llamazoo.errors import ContextLengthError, InputError, TemplateError, Token
 from llamazoo.generation.conversation import Conversation
 from llamazoo.generation.sampling import Sampling
 from llamazoo.generation.tokenizer import FileTokenizer
+from llamazoo.parts import registry_with
 
 __all__ = ["run"]
 

@@ -7,11 +7,11 @@ import typer
 
 from llamazoo.build import build_model
 from llamazoo.cli.arguments import PartsFiles, Settings, overrides
-from llamazoo.cli.parts import registry_with
 from llamazoo.cli.target import checkpoint_at, tokenizer_of
 from llamazoo.cli.visible import visible
 from llamazoo.cost import describe
 from llamazoo.errors import TokenizerError
+from llamazoo.parts import registry_with
 from llamazoo.registry import Registry
 from llamazoo.spec.architecture import ArchitectureSpec
 from llamazoo.spec.compose import load_spec

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from llamazoo.build import load_checkpoint
 from llamazoo.cli.arguments import DtypeOption, PartsFiles, settings_of, torch_dtype
-from llamazoo.cli.parts import registry_with
 from llamazoo.cli.printed import console
 from llamazoo.cli.target import tokenizer_of
 from llamazoo.cli.visible import visible
 from llamazoo.cost import dtype_of
 from llamazoo.errors import NonFiniteError
+from llamazoo.parts import registry_with
 from llamazoo.registry import Registry
 from llamazoo.weights.checkpoint import Checkpoint, open_checkpoint, options_of, write_checkpoint
 from llamazoo.weights.save import save_folder

@@ -6,12 +6,12 @@ import typer
 from rich.text import Text
 
 from llamazoo.cli.arguments import AsJson, PartsFiles
-from llamazoo.cli.parts import registry_with
 from llamazoo.cli.printed import console, counted, print_json, table
 from llamazoo.cli.target import spec_of
 from llamazoo.cli.visible import visible
 from llamazoo.cli.wording import flow
 from llamazoo.cost import Description, describe, readable
+from llamazoo.parts import registry_with
 from llamazoo.spec.differences import Difference, differences
 
 __all__ = ["run"]

@@ -21,12 +21,12 @@ from llamazoo.cli.arguments import (
     check_filters,
     torch_dtype,
 )
-from llamazoo.cli.parts import registry_with
 from llamazoo.cli.target import tokenizer_of
 from llamazoo.cli.visible import visible
 from llamazoo.device import device_of
 from llamazoo.errors import InputError, TokenizerError
 from llamazoo.generation.generate import Piece, stream
+from llamazoo.parts import registry_with
 
 __all__ = ["print_pieces", "run"]
 

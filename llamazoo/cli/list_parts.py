@@ -6,13 +6,13 @@ import typer
 from pydantic_core import PydanticUndefined
 
 from llamazoo.cli.arguments import AsJson, PartsFiles
-from llamazoo.cli.parts import registry_with
 from llamazoo.cli.printed import console, counted, print_json, table
 from llamazoo.cli.visible import visible
 from llamazoo.cli.wording import defaults, flow, sentence
 from llamazoo.contract.component import Component
 from llamazoo.cost import describe
 from llamazoo.errors import LlamazooError, UnknownComponentError
+from llamazoo.parts import registry_with
 from llamazoo.registry import Registry
 from llamazoo.shelf import Offer, nearest
 from llamazoo.spec.compose import load_spec

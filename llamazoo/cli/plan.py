@@ -7,12 +7,12 @@ from typing import Annotated, Any
 import typer
 
 from llamazoo.cli.arguments import AsJson, Dtype, PartsFiles, Settings, overrides, torch_dtype
-from llamazoo.cli.parts import registry_with
 from llamazoo.cli.printed import console, counted, print_json, table
 from llamazoo.cli.target import spec_of
 from llamazoo.cli.visible import visible
 from llamazoo.cost import readable
 from llamazoo.errors import UnsupportedError
+from llamazoo.parts import registry_with
 from llamazoo.plan.gpus import RESERVE, gpus_named
 from llamazoo.plan.measure import Training
 from llamazoo.plan.need import Fit, Need, Optimizer, Plan, Use

@@ -11,11 +11,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
 from llamazoo.cli.arguments import AsJson
-from llamazoo.cli.parts import registry_with
 from llamazoo.cli.printed import console, print_json, table
 from llamazoo.cli.visible import visible
 from llamazoo.discovery import LOCAL, Broken, Skipped, normalized
 from llamazoo.errors import PluginError
+from llamazoo.parts import registry_with
 from llamazoo.registry import Registry
 from llamazoo.shelf import shown
 from llamazoo.testing.offered import trials

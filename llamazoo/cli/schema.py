@@ -1,8 +1,8 @@
 """llamazoo schema"""
 
 from llamazoo.cli.arguments import PartsFiles
-from llamazoo.cli.parts import registry_with
 from llamazoo.cli.printed import print_json
+from llamazoo.parts import registry_with
 from llamazoo.spec.schema import json_schema
 
 __all__ = ["run"]

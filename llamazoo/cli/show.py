@@ -6,13 +6,13 @@ from typing import Annotated, Any
 import typer
 
 from llamazoo.cli.arguments import AsJson, DtypeOption, PartsFiles, Settings, overrides, torch_dtype
-from llamazoo.cli.parts import registry_with
 from llamazoo.cli.printed import console, counted, print_json, table
 from llamazoo.cli.target import spec_of
 from llamazoo.cli.visible import visible
 from llamazoo.cost import Description, describe, readable
 from llamazoo.diagram.depict import depict
 from llamazoo.errors import InputError
+from llamazoo.parts import registry_with
 from llamazoo.spec.architecture import ArchitectureSpec
 
 __all__ = ["run"]

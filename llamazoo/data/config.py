@@ -60,10 +60,12 @@ DataConfig = Annotated[Annotated[AnyData, Field(discriminator="source")], Before
 """A field of a pydantic model that holds a data set; a union by `source`."""
 
 
-def open_data(config: AnyData | Mapping[str, Any], cache: Path | None = None) -> DataSet:
+def open_data(config: AnyData | Mapping[str, Any], cache: Path | None = None, *, folder: Path | None = None) -> DataSet:
     """A data set, ready to be read: `open_data({"source": "stdlib", "tokenizer": "bytes"})`.
 
-    Tokens of texts are made once and kept in `cache`: LLAMAZOO_CACHE, or llamazoo in the user's cache, unless given. Raises
+    Tokens of texts are made once and kept in `cache`: LLAMAZOO_CACHE, or llamazoo in the user's cache, unless given. Names of
+    files count from `folder`, the current one unless given. Raises
     SpecError for a description that cannot be, DataError for a corpus that cannot be read or has nothing to learn from.
     """
-    return read_data(config).open(cache)
+    read = read_data(config)
+    return (read.seen_from(folder) if folder is not None and isinstance(read, TEXTS) else read).open(cache)

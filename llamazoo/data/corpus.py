@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,9 +32,14 @@ class Corpus:
     """A data set of texts; its documents do not see each other, and every token but each one's first is predicted once an epoch."""
 
     accuracy = False
+    tokenizer: Tokenizer | None = None
+    """What made the tokens; a copy for another process, which only reads them, has none."""
 
     def __init__(self, store: Store, tokenizer: Tokenizer) -> None:
         self.store, self.tokenizer = store, tokenizer
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"store": self.store}
 
     @property
     def vocab_size(self) -> int:
@@ -77,6 +82,12 @@ class TextData(BaseModel, ABC):
     """Read no more documents than that."""
     max_bytes: Size | None = None
     """Stop before the document with which the text would be larger than that."""
+
+    def seen_from(self, folder: Path) -> Self:
+        """The same with names of files as they are seen from a folder."""
+        if not isinstance(self.tokenizer, str) or self.tokenizer == BYTES:
+            return self
+        return self.model_copy(update={"tokenizer": str(folder / Path(self.tokenizer).expanduser())})
 
     @abstractmethod
     def texts(self) -> Texts:
@@ -159,6 +170,10 @@ class FilesData(TextData):
     """Paths or patterns (`corpus/**/*.txt`) of .txt (one document), .jsonl (one a line) and .parquet (one a row)."""
     text: str = "text"
     """The field of a line, or the column, that holds the text."""
+
+    def seen_from(self, folder: Path) -> Self:
+        paths = [str(folder / Path(path).expanduser()) for path in self.paths]
+        return super().seen_from(folder).model_copy(update={"paths": paths})
 
     def texts(self) -> Texts:
         return FileTexts(self.paths, self.text)

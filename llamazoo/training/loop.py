@@ -76,12 +76,14 @@ def pinned(recipe: Recipe, device: torch.device, seed: int) -> Iterator[None]:
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         torch.set_num_threads(recipe.threads)
-        torch.use_deterministic_algorithms(deterministic or device.type == "cuda")
+        if device.type == "cuda":  # what is done on a processor is the same each time; and to ask for it imports the compiler
+            torch.use_deterministic_algorithms(True)
         try:
             yield
         finally:
             torch.set_num_threads(threads)
-            torch.use_deterministic_algorithms(deterministic)
+            if device.type == "cuda":
+                torch.use_deterministic_algorithms(deterministic)
 
 
 @contextmanager
@@ -149,7 +151,10 @@ class _Run:
             for watcher in self.watchers:
                 watcher.end()
         self.model.eval()
-        return Trained(tuple(self.points), self._tokens(steps), self.progress.skipped, self.progress.seconds)
+        return self._trained()
+
+    def _trained(self) -> Trained:
+        return Trained(tuple(self.points), self._tokens(self.progress.step), self.progress.skipped, self.progress.seconds)
 
     def _due(self, step: int, every: int | None) -> bool:
         """Whether a step is the last one, or the first after another `every` tokens; a tenth of the run, unless given."""
@@ -173,13 +178,16 @@ class _Run:
         progress.skipped, progress.skipped_in_a_row = progress.skipped + 1, progress.skipped_in_a_row + 1
         found = f"at step {progress.step} the loss is {update.loss} and the norm of its gradients {update.norm}"
         if self.recipe.non_finite == "stop":
-            raise DivergedError(f"{found}; no update was made")
+            raise DivergedError(f"{found}; no update was made", self._trained())
         if progress.skipped_in_a_row >= self.recipe.max_skipped:
-            raise DivergedError(f"{found}, the {progress.skipped_in_a_row}th in a row without an update")
+            told = f"{found}, the {progress.skipped_in_a_row}th in a row without an update"
+            raise DivergedError(told, self._trained())
 
     def _evaluate(self) -> None:
         progress, recipe = self.progress, self.recipe
         score = evaluate(self.model, self.validation, rows=self.updater.rows, tokens=recipe.evaluate_tokens, between=self._heed)
+        if not math.isfinite(score.loss):
+            raise DivergedError(f"after {progress.step} steps the validation loss is {score.loss}", self._trained())
         mean = progress.summed / progress.counted if progress.counted else None
         point = Point(progress.step, self._tokens(progress.step), score.loss, score.accuracy, mean)
         progress.summed, progress.counted = 0.0, 0

@@ -1,0 +1,49 @@
+"""How long an experiment will take: a few steps of each variant are timed, and the rest is multiplication."""
+
+import time
+from collections.abc import Mapping, Sequence
+
+from llamazoo.ablation.plan import Job
+from llamazoo.build import build_model
+from llamazoo.data.example import DataSet, stacked
+from llamazoo.registry import Registry
+from llamazoo.training.loop import pinned
+from llamazoo.training.optimizer import Updater
+
+__all__ = ["seconds_of"]
+
+STEPS = 2  # that are timed, after one that is not
+EVALUATIONS = 10  # in a run, unless its recipe says otherwise
+FORWARD = 1 / 3  # of a training step's time
+
+
+def seconds_of(jobs: Sequence[Job], data: Mapping[str | None, DataSet], registry: Registry | None = None) -> list[float]:
+    """Seconds that each job will take on this machine when nothing else runs: roughly, and without the time to compile."""
+    known: dict[tuple[str, str | None], float] = {}
+    for job in jobs:
+        key = job.variant, job.probe
+        if key not in known:
+            known[key] = _per_token(job, data[job.probe], registry)
+    return [known[job.variant, job.probe] * _tokens(job, data[job.probe]) for job in jobs]
+
+
+def _per_token(job: Job, data: DataSet, registry: Registry | None) -> float:
+    recipe = job.recipe.model_copy(update={"compile": False})
+    model, examples = build_model(job.spec, registry=registry), data.training(recipe.seq_len, job.data_seed)
+    rows = min(recipe.batch, 4)  # a small batch takes as long by the token, or a little longer
+    with pinned(recipe, model.device, 0):
+        updater, seconds = Updater(model, recipe), []
+        for step in range(1 + STEPS):
+            batch = stacked(examples[step * rows + row] for row in range(rows)).to(model.device)
+            begun = time.perf_counter()
+            updater.step(batch, step)
+            seconds.append(time.perf_counter() - begun)
+    return min(seconds[1:]) / (rows * recipe.seq_len)
+
+
+def _tokens(job: Job, data: DataSet) -> float:
+    """Training tokens that take as long as all that the job does."""
+    recipe = job.recipe
+    evaluated = min(recipe.evaluate_tokens, len(data.validation(recipe.seq_len)) * recipe.seq_len)
+    count = EVALUATIONS if recipe.evaluate_every is None else -(-recipe.tokens // recipe.evaluate_every)
+    return job.tokens + FORWARD * evaluated * (count + sum(length > 1 for length in job.lengths))

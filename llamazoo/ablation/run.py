@@ -1,0 +1,244 @@
+"""An experiment from its file to its results: variants, runs, comparisons, report."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llamazoo.ablation.effects import Cell, effects
+from llamazoo.ablation.environment import environment
+from llamazoo.ablation.experiment import Experiment, check_vocabulary, read_experiment
+from llamazoo.ablation.findings import Paired
+from llamazoo.ablation.launch import Launch, launcher_of
+from llamazoo.ablation.measure import reaches
+from llamazoo.ablation.outcomes import length_of, probe_of
+from llamazoo.ablation.paired import noise_floor
+from llamazoo.ablation.plan import Choice, Job, Plan, choose
+from llamazoo.ablation.report.write import write_report
+from llamazoo.ablation.results import Comparison, Effect, Noise, Outcome, Results, Run, Timings, Variant
+from llamazoo.ablation.statistics import compare
+from llamazoo.ablation.timing import timings_of
+from llamazoo.ablation.variants import BASE, Candidate
+from llamazoo.ablation.work import Done, RunTiming, run_of
+from llamazoo.data.config import open_data
+from llamazoo.data.example import DataSet
+from llamazoo.errors import Problem, SpecError
+from llamazoo.registry import Registry
+
+__all__ = ["Heard", "opened", "run"]
+
+RUNS, RESULTS, TIMINGS = "runs", "results.json", "timings.json"
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What a watcher is told: a run is through, one of so many of its stage."""
+
+    job: Job
+    finished: int
+    of: int
+
+
+@dataclass(frozen=True)
+class Ran:
+    """The runs that are through, in the order of the plan, and what they took."""
+
+    runs: list[Run]
+    timings: list[tuple[str, RunTiming]]
+
+
+def run(
+    experiment: str | os.PathLike[str] | Mapping[str, Any] | Experiment,
+    folder: str | os.PathLike[str],
+    *,
+    launcher: str = "sequential",
+    workers: int | None = None,
+    registry: Registry | None = None,
+    parts: Sequence[str | os.PathLike[str]] = (),
+    cache: str | os.PathLike[str] | None = None,
+    watch: Callable[[Heard], None] | None = None,
+) -> Results:
+    """Train and compare what an experiment describes; write results.json, timings.json, report.html, report.md and figures/.
+
+    Runs that are finished already in `folder` are not repeated, and one that was interrupted goes on where it was. `launcher` is
+    sequential, processes (`workers` at once) or ray; other processes find parts only if they are installed, or stand in one of
+    the files `parts`. Everything that is wrong is told before anything is trained: SpecError naming the variant, DataError.
+    """
+    launch = launcher_of(launcher)
+    read = experiment if isinstance(experiment, Experiment) else read_experiment(_path(experiment), registry)
+    data, place = opened(read, cache), Path(folder)
+    plan = Plan(read, {name: each.fingerprint for name, each in data.items()})
+    _check_lengths(read)
+    runs = place / RUNS
+    runs.mkdir(parents=True, exist_ok=True)
+    asked = Launch(runs, data, workers, registry, tuple(Path(part) for part in parts))
+
+    def through(jobs: Sequence[Job]) -> Ran:
+        found: dict[int, Done] = {}
+        for number, done in launch(jobs, asked):
+            found[number] = done
+            if watch is not None:
+                watch(Heard(jobs[number], len(found), len(jobs)))
+        ordered = [(job, found[number]) for number, job in enumerate(jobs)]
+        return Ran([run_of(job, done) for job, done in ordered], [(job.variant, done.timing) for job, done in ordered])
+
+    tuned = through(plan.tuning_jobs())
+    chosen = choose(read, tuned.runs)
+    final = through(plan.final_jobs({name: choice.lr for name, choice in chosen.items()}))
+    results = _results(read, plan.candidates, chosen, final.runs, data)
+    timings = timings_of([*tuned.timings, *final.timings], plan.candidates)
+    _write(place, results, timings)
+    write_report(results, timings, place)
+    return results
+
+
+def opened(experiment: Experiment, cache: str | os.PathLike[str] | None = None) -> dict[str | None, DataSet]:
+    """The data of an experiment, and its probes by name; None names the data. Raises SpecError if a vocabulary is too small for it."""
+    sources: list[tuple[str | None, dict[str, Any]]] = [(None, experiment.data), *experiment.probes.items()]
+    place = None if cache is None else Path(cache)
+    found = {name: open_data(data, place, folder=experiment.folder) for name, data in sources}
+    check_vocabulary(experiment, found)
+    return found
+
+
+def _results(
+    experiment: Experiment,
+    candidates: Sequence[Candidate],
+    chosen: Mapping[str, Choice],
+    runs: Sequence[Run],
+    data: Mapping[str | None, DataSet],
+) -> Results:
+    noise = _noise(experiment, runs)
+    compared = _comparisons(experiment, candidates, runs, noise)
+    facts = {f"{name}: {key}" if name else key: value for name, each in data.items() for key, value in each.facts().items()}
+    return Results(
+        name=experiment.name,
+        experiment=experiment.model_dump(mode="json"),
+        data=facts,
+        environment=environment(candidates),
+        outcomes=list(experiment.outcomes),
+        base=BASE,
+        variants=[
+            Variant(
+                name=each.name,
+                spec=each.spec.canonical(),
+                differences=each.differences,
+                matched=each.matched,
+                costs=each.costs,
+                learning_rates=chosen[each.name].curve,
+                lr=chosen[each.name].lr,
+                at_edge=chosen[each.name].at_edge,
+                runs=[run for run in runs if run.variant == each.name and run.role in ("evaluation", "probe")],
+                comparisons=compared.get(each.name, []),
+                levels=each.levels,
+            )
+            for each in candidates
+        ],
+        noise=noise,
+        effects=list(_effects(experiment, candidates, runs)),
+    )
+
+
+def _figures(runs: Sequence[Run], variant: str, outcome: Outcome, noise: bool = False) -> dict[int, Run]:
+    """The runs of a variant that have an outcome, by seed."""
+    probe = probe_of(outcome)
+    role = "noise" if noise else "evaluation" if probe is None else "probe"
+    return {run.seed: run for run in runs if (run.variant, run.role, run.probe) == (variant, role, probe)}
+
+
+def _less(first: Run, second: Run, outcome: Outcome) -> float | None:
+    one, other = first.outcomes.get(outcome), second.outcomes.get(outcome)
+    return None if one is None or other is None else one - other
+
+
+def _noise(experiment: Experiment, runs: Sequence[Run]) -> Noise | None:
+    """What two runs of the base differ by, in each outcome that was compared."""
+    if not experiment.noise:
+        return None
+    found: dict[Outcome, list[float]] = {}
+    for outcome in experiment.outcomes:
+        once, again = (_figures(runs, BASE, outcome, noise=noise) for noise in (False, True))
+        pairs = [_less(again[seed], once[seed], outcome) for seed in range(experiment.seeds)]
+        found[outcome] = [difference for difference in pairs if difference is not None]
+    floors = {outcome: noise_floor(values, experiment.seeds, experiment.alpha) for outcome, values in found.items()}
+    return Noise(
+        runs=[run for run in runs if run.role == "noise"],
+        differences=found,
+        floor={outcome: floor for outcome, floor in floors.items() if floor is not None},
+    )
+
+
+def _comparisons(
+    experiment: Experiment, candidates: Sequence[Candidate], runs: Sequence[Run], noise: Noise | None
+) -> dict[str, list[Comparison]]:
+    """All variants in all declared outcomes, one family."""
+    pairs = [
+        _paired(experiment, runs, each.name, outcome, [] if noise is None else noise.differences[outcome])
+        for each in candidates
+        if each.name != BASE
+        for outcome in experiment.outcomes
+    ]
+    smallest = {outcome: experiment.smallest_of(outcome) for outcome in experiment.outcomes}
+    compared = compare(pairs, alpha=experiment.alpha, power=experiment.power, smallest=smallest)
+    found: dict[str, list[Comparison]] = {}
+    for pair, comparison in zip(pairs, compared, strict=True):
+        found.setdefault(pair.variant, []).append(comparison)
+    return found
+
+
+def _paired(experiment: Experiment, runs: Sequence[Run], variant: str, outcome: Outcome, noise: Sequence[float]) -> Paired:
+    ours, base = (_figures(runs, name, outcome) for name in (variant, BASE))
+    seeds = range(experiment.seeds)
+    figures = [value for seed in seeds if (value := base[seed].outcomes.get(outcome)) is not None]
+    return Paired(
+        variant=variant,
+        outcome=outcome,
+        better=experiment.better(outcome),
+        differences=[_less(ours[seed], base[seed], outcome) for seed in seeds],
+        noise=noise,
+        diverged=sum(ours[seed].diverged is not None and base[seed].diverged is None for seed in seeds),
+        base_diverged=sum(base[seed].diverged is not None for seed in seeds),
+        base_mean=sum(figures) / len(figures) if figures else None,
+    )
+
+
+def _effects(experiment: Experiment, candidates: Sequence[Candidate], runs: Sequence[Run]) -> Iterator[Effect]:
+    if not experiment.factors:
+        return
+    for outcome in experiment.outcomes:
+        rows = [
+            Cell(each.levels, seed, run.outcomes.get(outcome))
+            for each in candidates
+            if each.levels
+            for seed, run in sorted(_figures(runs, each.name, outcome).items())
+        ]
+        yield from effects(rows, outcome, alpha=experiment.alpha)
+
+
+def _check_lengths(experiment: Experiment) -> None:
+    """Raise SpecError for variants that cannot be compared at a length that was declared."""
+    problems = [
+        Problem(
+            ("outcomes", index),
+            f"{each.name!r} cannot be built for {length * experiment.train.seq_len} tokens with the weights of a shorter context; "
+            f"give the base max_seq_len: {length * experiment.train.seq_len}, so that all are built with room for it",
+        )
+        for index, outcome in enumerate(experiment.outcomes)
+        if (length := length_of(outcome)) is not None
+        for each in experiment.candidates
+        if not reaches(each.spec, length * experiment.train.seq_len)
+    ]
+    if problems:
+        raise SpecError(*problems)
+
+
+def _write(folder: Path, results: Results, timings: Timings) -> None:
+    for name, told in ((RESULTS, results), (TIMINGS, timings)):
+        draft = folder / f".{name}"
+        draft.write_text(told.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        draft.replace(folder / name)
+
+
+def _path(experiment: str | os.PathLike[str] | Mapping[str, Any]) -> Path | Mapping[str, Any]:
+    return experiment if isinstance(experiment, Mapping) else Path(experiment)

@@ -1,0 +1,124 @@
+"""llamazoo ablate"""
+
+import datetime
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from llamazoo.ablation.estimate import seconds_of
+from llamazoo.ablation.experiment import Experiment, read_experiment
+from llamazoo.ablation.launch import LAUNCHERS
+from llamazoo.ablation.plan import plan
+from llamazoo.ablation.preview import Preview, preview
+from llamazoo.ablation.results import Results, Variant
+from llamazoo.ablation.run import Heard, opened
+from llamazoo.ablation.run import run as run_experiment
+from llamazoo.cli.arguments import AsJson, PartsFiles, Settings, overrides
+from llamazoo.cli.printed import console, counted, print_json, table
+from llamazoo.cli.visible import visible
+from llamazoo.parts import registry_with
+from llamazoo.registry import Registry
+
+__all__ = ["run"]
+
+
+def run(
+    experiment: Annotated[Path, typer.Argument(help="An experiment's file; docs/ablation.md tells how to write one.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FOLDER", help="Where runs and report go; ablations/NAME unless given.")
+    ] = None,
+    launcher: Annotated[str, typer.Option(metavar="NAME", help=f"Who does the runs: {', '.join(LAUNCHERS)}.")] = "sequential",
+    workers: Annotated[int | None, typer.Option(min=1, help="Runs at once; as many as fit the processors unless given.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell what would be run, matched sizes and the time, and train nothing.")
+    ] = False,
+    settings: Settings = None,
+    parts: PartsFiles = None,
+    json: AsJson = False,
+) -> None:
+    """Compare variants of a model fairly, and tell which differences are real.
+
+    What was finished before in the folder is not repeated: after an interruption, run the same command again.
+    """
+    registry = registry_with(parts)
+    read = read_experiment(experiment, registry, overrides=overrides(settings))
+    if dry_run:
+        _preview(read, registry, workers if launcher != "sequential" else 1, json)
+        return
+    folder = out or Path("ablations") / read.name
+    bars = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()]
+    with Progress(*bars, console=console(stderr=True), transient=False) as progress:
+        tasks: dict[bool, TaskID] = {}
+
+        def heard(news: Heard) -> None:
+            tuning = news.job.role == "tuning"
+            if tuning not in tasks:
+                tasks[tuning] = progress.add_task("learning rates" if tuning else "runs", total=news.of)
+            progress.update(tasks[tuning], completed=news.finished)
+
+        results = run_experiment(read, folder, launcher=launcher, workers=workers, registry=registry, parts=parts or (), watch=heard)
+    if json:
+        print_json(results.model_dump(mode="json"))
+        return
+    _answer(results, folder)
+
+
+def _answer(results: Results, folder: Path) -> None:
+    out = console()
+    grid = table("variant", "parameters", "loss", "verdict", right=("parameters", "loss"), whole=("variant",))
+    for each in results.variants:
+        told = " ".join(f"{c.outcome}: {c.sentence}." for c in each.comparisons) or "the base"
+        grid.add_row(visible(each.name), counted(each.costs.parameters), _loss(each), visible(told))
+    out.print(grid)
+    out.print(f"report: {visible(str(folder / 'report.html'))}", soft_wrap=True)
+
+
+def _loss(variant: Variant) -> str:
+    found = [run.outcomes.get("loss") for run in variant.runs if run.role == "evaluation"]
+    finished = [loss for loss in found if loss is not None]
+    return f"{sum(finished) / len(finished):.4f}" if finished else "diverged"
+
+
+def _preview(experiment: Experiment, registry: Registry, workers: int | None, json: bool) -> None:
+    planned = plan(experiment)
+    told = preview(planned)
+    any_rate = {each.name: experiment.train.rates[0] for each in planned.candidates}
+    jobs = [*planned.tuning_jobs(), *planned.final_jobs(any_rate)]
+    seconds = sum(seconds_of(jobs, opened(experiment), registry))
+    at_once = min(len(jobs), workers or max(1, (os.cpu_count() or 1) // experiment.train.threads))
+    if json:
+        print_json({**told.model_dump(mode="json"), "seconds": seconds, "workers": at_once})
+        return
+    _print_preview(told, seconds, at_once)
+
+
+def _print_preview(told: Preview, seconds: float, at_once: int) -> None:
+    out = console()
+    numbers = ("parameters", "off", "FLOPs a token", "cache bytes a token")
+    grid = table("variant", "matched by", *numbers, right=numbers, whole=("variant",))
+    for each in told.variants:
+        matched = "" if each.matched.field is None else f"{each.matched.field} {each.matched.value}"
+        off = f"{each.matched.off:+.2%}"
+        costs = each.costs
+        grid.add_row(
+            visible(each.name),
+            visible(matched),
+            counted(costs.parameters),
+            off,
+            counted(costs.flops_per_token),
+            counted(costs.cache_bytes_per_token),
+        )
+    out.print(grid)
+    stages = table("runs", "how many", "tokens", right=("how many", "tokens"))
+    for stage in told.stages:
+        stages.add_row(
+            visible(stage.role if stage.probe is None else f"{stage.role} ({stage.probe})"), str(stage.jobs), counted(stage.tokens)
+        )
+    out.print(stages)
+    for warning in told.warnings:
+        out.print(visible(f"note: {warning}"), style="yellow")
+    took = datetime.timedelta(seconds=round(seconds / at_once))
+    out.print(f"{told.jobs} runs of {counted(told.tokens)} tokens in all: about {took} with {at_once} at once")

@@ -1,0 +1,75 @@
+"""llamazoo train"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from llamazoo.build import build_model, save_model
+from llamazoo.cli.arguments import Device, PartsFiles, Settings, overrides
+from llamazoo.cli.printed import console, counted
+from llamazoo.cli.visible import visible
+from llamazoo.data.config import open_data
+from llamazoo.device import device_of
+from llamazoo.errors import SaveError
+from llamazoo.parts import registry_with
+from llamazoo.training.config import read_training_file
+from llamazoo.training.loop import train
+from llamazoo.training.optimizer import Update
+from llamazoo.training.tensorboard import TensorBoard
+from llamazoo.training.watch import Point, Watcher
+
+__all__ = ["run"]
+
+MODEL = "model"
+
+
+def run(
+    file: Annotated[Path, typer.Argument(help="A training file: a model, data and a recipe; docs/training.md tells how to write one.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where checkpoints, metrics and the trained model go.")],
+    settings: Settings = None,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write events for TensorBoard into the folder, too.")] = False,
+    device: Device = None,
+    parts: PartsFiles = None,
+) -> None:
+    """Train a model. What was interrupted goes on where it was, bit for bit, when the same command is run again."""
+    read, registry = read_training_file(file, overrides(settings)), registry_with(parts)
+    if (out / MODEL).exists():
+        raise SaveError(f"{out / MODEL}: is trained already; choose another folder, or remove it to train again")
+    model = build_model(read.model, weights=read.weights, device=device_of(device), registry=registry)
+    data = open_data(read.data)
+    with Bar() as bar:
+        watchers = [bar, *([TensorBoard(out / "tensorboard")] if tensorboard else [])]
+        trained = train(model, data, read.train, out, seed=read.seed, watchers=watchers)
+    save_model(model, out / MODEL)
+    last = trained.points[-1]
+    told = f"{counted(trained.tokens)} tokens, validation loss {last.loss:.4f}, {trained.tokens_per_second:,.0f} tokens/s"
+    typer.echo(visible(f"{told}; the model is in {out / MODEL}"))
+
+
+class Bar(Watcher):
+    """A progress bar on stderr, with the loss and the time that is left; and a line for each evaluation."""
+
+    def __init__(self) -> None:
+        columns = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}")]
+        self.progress = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console(stderr=True))
+        self.task = TaskID(0)
+
+    def __enter__(self) -> "Bar":
+        self.progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.progress.stop()
+
+    def begin(self, step: int, steps: int) -> None:
+        self.task = self.progress.add_task("loss", total=steps, completed=step)
+        if step:
+            self.progress.print(f"resumed at step {step}")
+
+    def updated(self, step: int, update: Update, seconds: float) -> None:
+        self.progress.update(self.task, completed=step + 1, description=f"loss {update.loss:.3f}")
+
+    def evaluated(self, point: Point) -> None:
+        self.progress.print(f"step {point.step}: validation loss {point.loss:.4f}")

@@ -1,0 +1,9 @@
+"""Runs an experiment: its map as JSON, the folder, the launcher."""
+
+import json
+import sys
+
+from llamazoo.ablation.run import run
+
+if __name__ == "__main__":
+    run(json.loads(sys.argv[1]), sys.argv[2], launcher=sys.argv[3], workers=2)

@@ -1,0 +1,202 @@
+"""An experiment as a whole: what is run, that nothing is run twice, and that a result does not depend on how it came about."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import llamazoo
+from llamazoo.ablation.experiment import read_experiment
+from llamazoo.ablation.plan import Plan
+from llamazoo.ablation.results import Results
+from llamazoo.ablation.run import Heard, run
+from llamazoo.errors import SpecError, TrainingError, UnsupportedError
+
+PROGRAM = Path(__file__).parent / "programs" / "ablate.py"
+BASE = {"extends": "llama-tiny", "vocab_size": 32, "dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 32, "max_seq_len": 32}
+EXPERIMENT: dict[str, Any] = {
+    "name": "small",
+    "base": BASE,
+    "variants": {"layernorm": {"norm": "layernorm"}, "learned": {"position": "learned"}},
+    "match": "none",
+    "data": {"source": "induction", "vocab_size": 24, "length": 8, "span": 3, "spans": 2},
+    "train": {"tokens": 1280, "batch_tokens": 128, "seq_len": 16, "lr": [0.003, 0.01], "evaluate_tokens": 256},
+    "seeds": 2,
+    "outcomes": ["loss", "accuracy"],
+}
+
+
+class Heedful:
+    """Notes what was run."""
+
+    def __init__(self) -> None:
+        self.heard: list[Heard] = []
+
+    def __call__(self, heard: Heard) -> None:
+        self.heard.append(heard)
+
+
+def test_an_experiment_goes_from_its_file_to_a_report(tmp_path: Path) -> None:
+    listener = Heedful()
+    results = run(EXPERIMENT, tmp_path, watch=listener)
+    roles = [heard.job.role for heard in listener.heard]
+    assert (roles.count("tuning"), roles.count("evaluation"), roles.count("noise")) == (3 * 2 * 1, 3 * 2, 2)
+    assert [variant.name for variant in results.variants] == ["base", "layernorm", "learned"]
+    for variant in results.variants:
+        assert [run.seed for run in variant.runs] == [0, 1]
+        assert variant.lr in (0.003, 0.01)
+        assert [rate.lr for rate in variant.learning_rates] == [0.003, 0.01]
+        assert variant.at_edge
+        for each in variant.runs:
+            assert set(each.outcomes) == {"loss", "accuracy", "loss@2x", "loss@4x"}
+            assert each.curve[-1].loss == each.outcomes["loss"]
+    learned, layernorm = results.variant("learned"), results.variant("layernorm")
+    assert [each.outcomes["loss@4x"] for each in learned.runs] == [None, None]  # its table has 32 rows
+    assert all(each.outcomes["loss@4x"] is not None for each in layernorm.runs)
+    assert {(c.outcome, len(c.differences)) for c in layernorm.comparisons} == {("loss", 2), ("accuracy", 2)}
+    assert results.noise is not None
+    assert len(results.noise.differences["loss"]) == 2
+    assert results.noise.differences["loss"] != [0.0, 0.0]
+    again = Results.model_validate_json((tmp_path / "results.json").read_text())
+    assert again == results
+    assert {"report.html", "report.md", "results.json", "timings.json", "figures", "runs"} <= {path.name for path in tmp_path.iterdir()}
+    assert str(tmp_path) not in (tmp_path / "results.json").read_text()
+
+
+def test_what_is_finished_is_not_run_again_and_gives_the_same_results(tmp_path: Path) -> None:
+    first = run(EXPERIMENT, tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").glob("*/result.json")}
+    written = (tmp_path / "results.json").read_bytes()
+    (tmp_path / "results.json").unlink()
+    assert run(EXPERIMENT, tmp_path) == first
+    assert (tmp_path / "results.json").read_bytes() == written
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").glob("*/result.json")} == before
+    more = run({**EXPERIMENT, "seeds": 3}, tmp_path)
+    assert len(list((tmp_path / "runs").glob("*/result.json"))) == len(before) + 4
+    assert more.variants[0].runs[:2] == first.variants[0].runs
+
+
+def test_a_pair_of_equal_seed_sees_the_same_examples_and_starts_from_equal_values(tmp_path: Path) -> None:
+    """A variant that computes the same differs by nothing at all; from other first values it does."""
+    same = {**EXPERIMENT, "variants": {"again": {"init.seed": 1}, "named": {"norm": {"type": "rmsnorm", "eps": 1.1e-5}}}}
+    results = run({**same, "train": {**EXPERIMENT["train"], "lr": 0.003}}, tmp_path)
+    again, named = (results.variant(name).comparisons[0] for name in ("again", "named"))
+    assert max(map(abs, named.differences)) < 1e-4
+    assert min(map(abs, again.differences)) > 1e-4
+
+
+@pytest.mark.parametrize("launcher", ["processes", "ray"])
+def test_all_launchers_find_the_same(launcher: str, tmp_path: Path) -> None:
+    if launcher == "ray":
+        pytest.importorskip("ray", reason="the extra `ray` is not installed")
+    run(EXPERIMENT, tmp_path / "sequential")
+    done = _program(tmp_path / launcher, launcher)
+    assert done.returncode == 0, done.stderr
+    ours, theirs = ((tmp_path / name / "results.json").read_bytes() for name in ("sequential", launcher))
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("launcher", ["sequential", "processes"])
+def test_an_experiment_that_is_killed_again_and_again_ends_in_the_same_bytes(launcher: str, tmp_path: Path) -> None:
+    run(EXPERIMENT, tmp_path / "straight")
+    kills = 0
+    for wait in (0.0, 0.05, 0.1, 0.2, 0.3):
+        if _killed(tmp_path / "killed", launcher, wait):
+            kills += 1
+    done = _program(tmp_path / "killed", launcher)
+    assert done.returncode == 0, done.stderr
+    assert kills >= 2
+    ours, theirs = ((tmp_path / name / "results.json").read_bytes() for name in ("straight", "killed"))
+    assert ours == theirs
+
+
+def _arguments(folder: Path, launcher: str) -> list[str]:
+    return [sys.executable, str(PROGRAM), json.dumps(EXPERIMENT), str(folder), launcher]
+
+
+def _program(folder: Path, launcher: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(_arguments(folder, launcher), capture_output=True, text=True, timeout=300)
+
+
+def _killed(folder: Path, launcher: str, wait: float) -> bool:
+    """Whether the program was still at work a moment after its first new run, when it was killed."""
+    there = len(list(folder.glob("runs/*")))
+    child = subprocess.Popen(_arguments(folder, launcher), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 120
+    while child.poll() is None and len(list(folder.glob("runs/*"))) <= there and time.monotonic() < until:
+        time.sleep(0.01)
+    time.sleep(wait)
+    child.send_signal(signal.SIGKILL)
+    return child.wait() == -signal.SIGKILL
+
+
+def test_a_result_of_a_part_that_was_edited_since_is_not_used(tmp_path: Path) -> None:
+    def jobs(factor: float) -> list[str]:
+        file = tmp_path / "parts.py"
+        file.write_text(
+            "import llamazoo\n\n\nclass Scaled(llamazoo.Norm):\n    name = 'scaled'\n\n    def forward(self, x):\n"
+            f"        return x * {factor}\n"
+        )
+        registry = llamazoo.parts.registry_with([file])
+        plan = Plan(read_experiment({**EXPERIMENT, "variants": {"scaled": {"norm": "scaled"}}}, registry))
+        return [job.key for job in plan.final_jobs({"base": 0.01, "scaled": 0.01}) if job.role == "evaluation"]
+
+    once, again, edited = jobs(1.0), jobs(1.0), jobs(2.0)
+    assert once == again
+    assert [ours == theirs for ours, theirs in zip(once, edited, strict=True)] == [True, False, True, False]
+
+
+def test_a_part_of_this_process_only_runs_here_and_is_refused_elsewhere(tmp_path: Path) -> None:
+    class Plain(llamazoo.Norm):
+        name = "plain"
+
+        def forward(self, x: Any) -> Any:
+            return x
+
+    registry = llamazoo.default_registry().extended(Plain)
+    given = {**EXPERIMENT, "variants": {"plain": {"norm": "plain"}}, "seeds": 1, "noise": False}
+    with pytest.raises(UnsupportedError, match=r"another process finds only parts that are installed, or stand in a file .* no norm named"):
+        run(given, tmp_path / "a", registry=registry, launcher="processes")
+    assert run(given, tmp_path / "b", registry=registry).variant("plain").runs[0].diverged is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"variants": {"typo": {"norm": "layernrm"}}}, r"variants\.typo: norm: no norm named 'layernrm'"),
+        ({"outcomes": ["loss", "loss@4x"]}, r"'learned' cannot be built for 64 tokens .* max_seq_len: 64"),
+        ({"base": {**BASE, "vocab_size": 7}}, r"data: has \d+ token ids, more than fit into vocab_size: 'base' has 7"),
+    ],
+)
+def test_what_is_wrong_is_told_before_anything_is_trained(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=message):
+        run({**EXPERIMENT, **changes}, tmp_path / "out")
+    assert not list(tmp_path.glob("out/runs/*"))
+
+
+def test_a_damaged_result_is_told_and_not_taken(tmp_path: Path) -> None:
+    given = {**EXPERIMENT, "seeds": 1, "noise": False}
+    run(given, tmp_path)
+    file = next((tmp_path / "runs").glob("*/result.json"))
+    file.write_text(file.read_text()[:100])
+    with pytest.raises(TrainingError, match=r"result\.json: is damaged .*; remove it, and the run is done again"):
+        run(given, tmp_path)
+
+
+def test_an_unknown_launcher_is_refused_with_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedError, match="no launcher 'slurm'; known: sequential, processes, ray"):
+        run(EXPERIMENT, tmp_path, launcher="slurm")
+
+
+def test_a_variant_that_diverges_is_unstable_and_the_others_are_compared(tmp_path: Path) -> None:
+    given = {**EXPERIMENT, "variants": {"wild": {"init.std": 1e18}, "layernorm": {"norm": "layernorm"}}, "outcomes": ["loss"]}
+    results = run({**given, "train": {**EXPERIMENT["train"], "lr": 0.01}}, tmp_path)
+    wild = results.variant("wild")
+    assert [each.diverged is not None for each in wild.runs] == [True, True]
+    assert wild.comparisons[0].verdict == "unstable"
+    assert results.variant("layernorm").comparisons[0].verdict != "unstable"
