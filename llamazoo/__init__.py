@@ -89,6 +89,10 @@ if TYPE_CHECKING:
         RouterPart,
         part,
     )
+    from llamazoo.training.evaluate import Score, evaluate
+    from llamazoo.training.loop import Trained, train
+    from llamazoo.training.recipe import Recipe
+    from llamazoo.training.watch import Point, Watcher
     from llamazoo.weights.checkpoint import Checkpoint, Format
     from llamazoo.weights.load import LoadReport
     from llamazoo.weights.rule import Drop, Fuse, Interleave, Rename, Rule, Split, SplitGroups, SplitTransposed, Stack, Transpose
@@ -158,10 +162,12 @@ __all__ = [
     "Place",
     "PluginError",
     "PluginVersionWarning",
+    "Point",
     "Position",
     "PositionPart",
     "Positive",
     "RankTokenizer",
+    "Recipe",
     "Registry",
     "Rename",
     "Residual",
@@ -174,6 +180,7 @@ __all__ = [
     "Rule",
     "SamplingError",
     "SaveError",
+    "Score",
     "Share",
     "Site",
     "Size",
@@ -191,11 +198,13 @@ __all__ = [
     "TokenState",
     "Tokenizer",
     "TokenizerError",
+    "Trained",
     "TrainingError",
     "Transpose",
     "UnknownComponentError",
     "UnsupportedError",
     "Visible",
+    "Watcher",
     "WeightsError",
     "Wiring",
     "as_wide_as_float32",
@@ -207,6 +216,7 @@ __all__ = [
     "describe",
     "differences",
     "divide",
+    "evaluate",
     "expert_load",
     "generate",
     "grouped_ends",
@@ -223,6 +233,7 @@ __all__ = [
     "register",
     "save_model",
     "stream",
+    "train",
     "zoo_names",
 ]
 
@@ -318,6 +329,10 @@ _HOMES = {
         "RouterPart",
         "part",
     ),
+    "llamazoo.training.evaluate": ("Score", "evaluate"),
+    "llamazoo.training.loop": ("Trained", "train"),
+    "llamazoo.training.recipe": ("Recipe",),
+    "llamazoo.training.watch": ("Point", "Watcher"),
     "llamazoo.weights.checkpoint": ("Checkpoint", "Format"),
     "llamazoo.weights.load": ("LoadReport",),
     "llamazoo.weights.rule": (
@@ -326,10 +341,13 @@ _HOMES = {
     "llamazoo.weights.save": ("outgoing",),
     "llamazoo.weights.store": ("Outgoing", "Store"),
 }
+_ROOMS = ("ablation", "testing")  # with names of their own
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return importlib.import_module(f"llamazoo.{name}")
     if name not in _HOME:
         raise AttributeError(f"llamazoo has no {name!r}")
     value = getattr(importlib.import_module(_HOME[name]), name)

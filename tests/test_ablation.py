@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 import llamazoo
+from llamazoo.ablation import Heard, run
 from llamazoo.ablation.experiment import read_experiment
 from llamazoo.ablation.plan import Plan
 from llamazoo.ablation.results import Results
-from llamazoo.ablation.run import Heard, run
 from llamazoo.errors import SpecError, TrainingError, UnsupportedError
 
 PROGRAM = Path(__file__).parent / "programs" / "ablate.py"

@@ -19,7 +19,8 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 import llamazoo
-from llamazoo.cli import convert, demo, doctor, generate, parts
+from llamazoo import parts
+from llamazoo.cli import convert, demo, doctor, generate
 from llamazoo.cli.arguments import overrides
 from llamazoo.cli.main import COMMANDS, app
 from llamazoo.cli.printed import counted

@@ -57,14 +57,14 @@ def sequential(jobs: Sequence[Job], launch: Launch) -> Iterator[tuple[int, Done]
 
 
 def processes(jobs: Sequence[Job], launch: Launch) -> Iterator[tuple[int, Done]]:
-    """Several processes of this machine, each run in a fresh one."""
+    """Several processes of this machine, each of which does one run after the other."""
     _only_installed(jobs, launch)
     if not jobs:
         return
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])  # so that torch is imported once, and not for every run
+    context.set_forkserver_preload([__name__])  # torch is imported once, and not by each of them
     workers = launch.workers or max(1, _processors() // max(job.recipe.threads for job in jobs))
-    with ProcessPoolExecutor(workers, mp_context=context, max_tasks_per_child=1) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
         waiting: dict[Future[Done], int] = {}
         for number, job in enumerate(jobs):
             waiting[pool.submit(_apart, job, launch._replace(registry=None))] = number

@@ -8,14 +8,14 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from llamazoo.ablation import Experiment, Heard, Results, read_experiment
+from llamazoo.ablation import run as run_experiment
+from llamazoo.ablation.conduct import opened
 from llamazoo.ablation.estimate import seconds_of
-from llamazoo.ablation.experiment import Experiment, read_experiment
 from llamazoo.ablation.launch import LAUNCHERS
 from llamazoo.ablation.plan import plan
 from llamazoo.ablation.preview import Preview, preview
-from llamazoo.ablation.results import Results, Variant
-from llamazoo.ablation.run import Heard, opened
-from llamazoo.ablation.run import run as run_experiment
+from llamazoo.ablation.results import Variant
 from llamazoo.cli.arguments import AsJson, PartsFiles, Settings, overrides
 from llamazoo.cli.printed import console, counted, print_json, table
 from llamazoo.cli.visible import visible

@@ -3,7 +3,7 @@
 import json
 import sys
 
-from llamazoo.ablation.run import run
+from llamazoo.ablation import run
 
 if __name__ == "__main__":
     run(json.loads(sys.argv[1]), sys.argv[2], launcher=sys.argv[3], workers=2)
