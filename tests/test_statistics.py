@@ -290,7 +290,7 @@ def test_a_win_is_told_with_its_figures() -> None:
         "better: 0.0436 nats lower than the base's 3.5123 (95 % interval 0.0372 to 0.0500, p < 0.001, noise 0.0060, 5 seeds)"
     )
     assert one(STEADY, better="higher", outcome="accuracy").sentence == (
-        "worse: 0.0436 lower (95 % interval 0.0373 to 0.0499, p < 0.001, no A/A runs, 5 seeds)"
+        "worse: 0.0436 lower (95 % interval 0.0372 to 0.0500, p < 0.001, no A/A runs, 5 seeds)"
     )
 
 
@@ -330,6 +330,14 @@ def test_a_small_interval_is_equivalence_and_a_wide_one_needs_seeds() -> None:
     assert wide.power < 0.8
     assert wide.seeds_needed == seeds_needed(0.01, float(np.std(around, ddof=1)) * 20, noise=noise_spread(AA))
     assert wide.sentence.endswith(f"; about {wide.seeds_needed} fresh seeds, each with an A/A run, would decide")
+
+
+def test_the_power_is_that_of_the_seeds_and_the_noise_that_there_are() -> None:
+    line = (0.03, -0.02, 0.01, -0.01, 0.02)
+    spread, noise = float(np.std(line, ddof=1)), noise_spread(STEADY[:2])
+    found = one(line, STEADY[:2], smallest=0.05)
+    assert found.power == pytest.approx(power(0.05, spread, 5, noise=noise, noise_seeds=2))
+    assert found.power != pytest.approx(power(0.05, spread, 5, noise=noise), abs=1e-3)
 
 
 def test_enough_power_without_a_finding_is_no_difference_shown() -> None:
@@ -543,6 +551,15 @@ def test_a_seed_that_lacks_a_run_is_left_out_and_one_seed_is_no_test() -> None:
     torn = [Cell(c.levels, c.seed, None) if (c.seed, c.levels) == (2, EIGHT[3]) else c for c in given]
     assert effects(torn, "loss") == effects([c for c in given if c.seed != 2], "loss")
     assert effects([c for c in given if c.seed == 0], "loss") == []
+
+
+def test_the_intervals_of_effects_are_simultaneous() -> None:
+    values = np.random.default_rng(7).normal(size=(4, 6))
+    found = effects(rows(grid(a="01", b="01"), values), "loss")
+    line = (values[2] + values[3] - values[0] - values[1]) / 2
+    expected = stats.ttest_1samp(line, 0).confidence_interval(1 - 0.05 / 3)
+    assert (found[0].low, found[0].high) == pytest.approx((expected.low, expected.high))
+    assert [e.p_adjusted for e in found] == pytest.approx(holm([e.p for e in found]))
 
 
 def test_a_factor_without_any_effect_has_no_spread_and_p_of_one() -> None:

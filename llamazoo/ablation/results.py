@@ -119,7 +119,7 @@ class Comparison(Record):
     power: float | None
     """The chance that this number of seeds shows the smallest difference that matters, with the spread that was seen."""
     seeds_needed: int | None
-    """How many seeds would show it with the power that was asked for."""
+    """How many fresh seeds would show it with the power that was asked for."""
     verdict: Verdict
     sentence: str
     """The verdict in words, with its figures."""
