@@ -159,7 +159,7 @@ def _noise(experiment: Experiment, runs: Sequence[Run]) -> Noise | None:
     found: dict[Outcome, list[float]] = {}
     for outcome in experiment.outcomes:
         once, again = (_figures(runs, BASE, outcome, noise=noise) for noise in (False, True))
-        pairs = [_less(again[seed], once[seed], outcome) for seed in range(experiment.seeds)]
+        pairs = [_less(again[seed], once[seed], outcome) for seed in experiment.seed_numbers]
         found[outcome] = [difference for difference in pairs if difference is not None]
     floors = {outcome: noise_floor(values, experiment.seeds, experiment.alpha) for outcome, values in found.items()}
     return Noise(
@@ -189,7 +189,7 @@ def _comparisons(
 
 def _paired(experiment: Experiment, runs: Sequence[Run], variant: str, outcome: Outcome, noise: Sequence[float]) -> Paired:
     ours, base = (_figures(runs, name, outcome) for name in (variant, BASE))
-    seeds = range(experiment.seeds)
+    seeds = experiment.seed_numbers
     figures = [value for seed in seeds if (value := base[seed].outcomes.get(outcome)) is not None]
     return Paired(
         variant=variant,

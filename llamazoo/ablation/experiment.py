@@ -106,6 +106,8 @@ class Experiment(BaseModel):
     """How each is trained on a probe; as on the data unless given."""
     seeds: Seeds = 5
     """Runs of each variant: of equal seed, all variants see the same data in the same order, and equal parameters start equal."""
+    first_seed: Annotated[int, Field(ge=0, le=8000)] = 0
+    """The first of them. An experiment that is repeated with more seeds, since it had too few, is sound if they are fresh ones."""
     tuning_seeds: Seeds = 1
     """Runs of each variant at each learning rate, to choose it; other seeds than those."""
     noise: bool = True
@@ -195,6 +197,11 @@ class Experiment(BaseModel):
             each = ", ".join(f"accuracy:{name}" for name in self.probes) or "the data a probe, or name some under `probes`"
             return f"the source {self.data['source']} is text, without answers that are right or wrong; make it {each}"
         return None
+
+    @property
+    def seed_numbers(self) -> range:
+        """The seeds of evaluation."""
+        return range(self.first_seed, self.first_seed + self.seeds)
 
     @property
     def folder(self) -> Path:

@@ -38,7 +38,7 @@ class Job(BaseModel):
     probe: str | None = None
     """The probe it is trained on; None: the data."""
     seed: int
-    """Which of the experiment's seeds of this role it is, from 0."""
+    """Which of the experiment's seeds of this role it is."""
     spec: dict[str, Any]
     """The canonical spec, with the seed of its first values."""
     recipe: Recipe
@@ -105,7 +105,7 @@ class Plan:
     def _final(self, chosen: Mapping[str, float]) -> Iterator[Job]:
         experiment = self.experiment
         measured = {probe_of(outcome) for outcome in experiment.outcomes}
-        for seed in range(experiment.seeds):
+        for seed in experiment.seed_numbers:
             for each in self.candidates:
                 yield self._job(each, "evaluation", None, seed, experiment.train.at(chosen[each.name]))
             if experiment.noise:

@@ -33,7 +33,10 @@ def run(
     device: Device = None,
     parts: PartsFiles = None,
 ) -> None:
-    """Train a model. What was interrupted goes on where it was, bit for bit, when the same command is run again."""
+    """Train a model by a recipe; what was interrupted goes on, bit for bit.
+
+    Run the same command again, and it goes on where it was.
+    """
     read, registry = read_training_file(file, overrides(settings)), registry_with(parts)
     if (out / MODEL).exists():
         raise SaveError(f"{out / MODEL}: is trained already; choose another folder, or remove it to train again")
