@@ -4,10 +4,17 @@ python tests/measure.py composition ORACLES   a spec-built LLaMA against plain_l
 python tests/measure.py seven [FOLDER]        llama-7b in bfloat16 on the CPU: builds, generates, saves; peak memory
 python tests/measure.py experts               a step with 32 experts against one with 8, 2 of them for a token: paired processor times
 python tests/measure.py load FOLDER           loading a model's folder: peak memory over the size of its files
+python tests/measure.py same FOLDER [COUNT]   experiments that compare the base with itself, really trained
+python tests/measure.py killed FOLDER [LAUNCHER] [KILLS]  an experiment killed at random moments, against one that is not
 """
 
 import importlib.util
+import json
+import os
+import random
+import signal
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -172,5 +179,43 @@ def load(folder: str) -> None:
     print(f"loaded {size / 1e9:.2f} GB as {model.dtype} in {time.monotonic() - begin:.0f} s; peak {above:.3f} of the files above importing")
 
 
+SMALL = {
+    "base": {"extends": "llama-tiny", "dim": 32, "hidden_dim": 96, "n_layers": 2, "n_heads": 2, "max_seq_len": 64},
+    "variants": {"again": {"init.seed": 1}},
+    "data": {"source": "stdlib", "tokenizer": "bytes", "max_bytes": 4_000_000},
+    "train": {"tokens": 65536, "batch_tokens": 2048, "seq_len": 64, "lr": 0.003, "evaluate_tokens": 16384, "evaluate_every": 32768},
+    "lengths": [],
+}
+
+
+def same(folder: str, count: str = "10") -> None:
+    """Experiments whose variant is the base again, from other first values: what they declare is false."""
+    for number in range(int(count)):
+        given = {**SMALL, "name": f"same-{number}", "first_seed": 5 * number}
+        results = llamazoo.ablation.run(given, Path(folder) / f"{number}", launcher="processes")
+        print(results.variant("again").comparisons[0].sentence, flush=True)
+
+
+def killed(folder: str, launcher: str = "processes", kills: str = "10") -> None:
+    """An experiment that is killed at random moments, alone or with its workers, against one that is not."""
+    program = str(Path(__file__).parent / "programs" / "ablate.py")
+    draw = random.Random(0)
+    begun = time.monotonic()
+    subprocess.run([sys.executable, program, json.dumps(SMALL), f"{folder}/straight", launcher], check=True)
+    took = time.monotonic() - begun
+    for number in range(int(kills)):
+        child = subprocess.Popen([sys.executable, program, json.dumps(SMALL), f"{folder}/killed", launcher], start_new_session=True)
+        time.sleep(draw.uniform(0.1, 0.4) * took)
+        done = child.poll() is not None
+        (os.killpg if number % 2 else os.kill)(child.pid, signal.SIGKILL)
+        child.wait()
+        through = len(list(Path(folder, "killed", "runs").glob("*/result.json")))
+        print(f"killed {'after its end' if done else 'at work'}, {through} runs through", flush=True)
+    subprocess.run([sys.executable, program, json.dumps(SMALL), f"{folder}/killed", launcher], check=True)
+    ours, theirs = (Path(folder, name, "results.json").read_bytes() for name in ("straight", "killed"))
+    print("equal, byte for byte" if ours == theirs else "NOT EQUAL")
+
+
 if __name__ == "__main__":
-    {"composition": composition, "experts": experts, "seven": seven, "load": load}[sys.argv[1]](*sys.argv[2:])
+    known = {"composition": composition, "experts": experts, "killed": killed, "load": load, "same": same, "seven": seven}
+    known[sys.argv[1]](*sys.argv[2:])
