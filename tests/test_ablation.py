@@ -137,13 +137,32 @@ def _program(folder: Path, launcher: str) -> subprocess.CompletedProcess[str]:
 def _killed(folder: Path, launcher: str, wait: float) -> bool:
     """Whether the program was still at work a moment after its first new run, when it was killed."""
     there = len(list(folder.glob("runs/*")))
-    child = subprocess.Popen(_arguments(folder, launcher), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    child = subprocess.Popen(_arguments(folder, launcher), start_new_session=True, **quiet)
     until = time.monotonic() + 120
     while child.poll() is None and len(list(folder.glob("runs/*"))) <= there and time.monotonic() < until:
         time.sleep(0.01)
     time.sleep(wait)
     child.send_signal(signal.SIGKILL)
-    return child.wait() == -signal.SIGKILL
+    killed = child.wait() == -signal.SIGKILL
+    while _session(child.pid) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert _session(child.pid) == [], "a program that is killed leaves processes behind"
+    return killed
+
+
+def _session(number: int) -> list[str]:
+    """The processes of a session, by what they call themselves; those that are over and not yet read do not count."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            name, _, rest = stat.read_text().partition(") ")
+        except OSError:
+            continue  # it ended meanwhile
+        state, _, _, session, *_ = rest.split()
+        if int(session) == number and state != "Z":
+            found.append(name)
+    return found
 
 
 def test_a_result_of_a_part_that_was_edited_since_is_not_used(tmp_path: Path) -> None:

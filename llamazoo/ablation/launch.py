@@ -6,6 +6,9 @@ them call the same function with threads pinned by the recipe, so that their fig
 
 import multiprocessing
 import os
+import signal
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -13,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from llamazoo.ablation.plan import Job
-from llamazoo.ablation.work import Done, Orphan, perform
+from llamazoo.ablation.work import Done, perform
 from llamazoo.data.example import DataSet
 from llamazoo.errors import TrainingError, UnknownComponentError, UnsupportedError
 from llamazoo.extras import optional
@@ -64,7 +67,7 @@ def processes(jobs: Sequence[Job], launch: Launch) -> Iterator[tuple[int, Done]]
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])  # torch is imported once, and not by each of them
     workers = launch.workers or max(1, _processors() // max(job.recipe.threads for job in jobs))
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_follow) as pool:
         waiting: dict[Future[Done], int] = {}
         for number, job in enumerate(jobs):
             waiting[pool.submit(_apart, job, launch._replace(registry=None))] = number
@@ -108,8 +111,22 @@ LAUNCHERS: Mapping[str, Launcher] = {"sequential": sequential, "processes": proc
 
 
 def _apart(job: Job, launch: Launch) -> Done:
-    """A run in a process of its own, which ends when nobody waits for it any more."""
-    return perform(job, launch.folder, launch.data[job.probe], registry=registry_with(launch.parts), watchers=[Orphan(os.getppid())])
+    """A run in another process."""
+    return perform(job, launch.folder, launch.data[job.probe], registry=registry_with(launch.parts))
+
+
+def _follow() -> None:
+    """End this process when the one that started it is gone, however that died: a run that is under way leaves a checkpoint."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def leave() -> None:
+        parent.join()
+        while True:  # the first asks a run to end; when it has, the next ends the process
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+
+    threading.Thread(target=leave, daemon=True).start()
 
 
 def _only_installed(jobs: Sequence[Job], launch: Launch) -> None:

@@ -1,8 +1,6 @@
 """One run of an experiment, from its job to its figures; it leaves them in a folder, and a run that is there is not repeated."""
 
-import os
 import shutil
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +15,6 @@ from llamazoo.data.example import DataSet
 from llamazoo.errors import DivergedError, TrainingError
 from llamazoo.registry import Registry
 from llamazoo.training.loop import pinned, train
-from llamazoo.training.optimizer import Update
 from llamazoo.training.watch import Watcher
 
 __all__ = ["Done", "RunTiming", "done", "perform", "run_of"]
@@ -49,17 +46,6 @@ class Done(BaseModel):
     skipped: int
     diverged: str | None
     timing: RunTiming
-
-
-class Orphan(Watcher):
-    """Ends the run, with a checkpoint, when the program that started this process is gone."""
-
-    def __init__(self, parent: int) -> None:
-        self.parent = parent
-
-    def updated(self, step: int, update: Update, seconds: float) -> None:
-        if os.getppid() != self.parent:
-            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def done(job: Job, folder: Path) -> Done | None:
