@@ -1,5 +1,5 @@
 # Two commands do everything, from a machine with Python 3.11, make and the package registries:
-#   make demo    a real model speaks
+#   make demo    a real model speaks, and three small ones are compared
 #   make test    ruff, mypy and all tests
 PYTHON ?= python3
 VENV ?= .venv

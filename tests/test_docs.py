@@ -1,5 +1,6 @@
 """What docs/ say is so: their Python runs, their specs load, and what is made from code is current."""
 
+import json
 import re
 import runpy
 import tomllib
@@ -10,11 +11,15 @@ import pytest
 import yaml
 
 import llamazoo
+from llamazoo.ablation.experiment import read_experiment
 from llamazoo.cli.reference import reference
 from llamazoo.data.config import SOURCES, read_data
 from llamazoo.data.corpus import TextData
 from llamazoo.data.probes.copying import Copying
+from llamazoo.parts import registry_with
 from llamazoo.testing import CHECKS, failures, subject, told
+from llamazoo.training.config import TrainingFile, read_training_file
+from llamazoo.training.recipe import Recipe
 
 DOCS = Path(__file__).parents[1] / "docs"
 DYT = DOCS.parent / "plugins" / "llamazoo-dyt"
@@ -32,6 +37,8 @@ def blocks(text: str, language: str) -> list[str]:
 
 PLUGINS = sections("plugins.md")
 DATA = (DOCS / "data.md").read_text()
+TRAINING = (DOCS / "training.md").read_text()
+ABLATION = sections("ablation.md")["From a norm of your own to its report"]
 BY_HAND = "From an empty folder to a published package"
 
 
@@ -170,3 +177,52 @@ def test_the_descriptions_on_the_page_on_data_can_be_read(tmp_path: Path) -> Non
         found = runpy.run_path(str(tmp_path / "page.py"))
         assert found["training"][5].tokens.shape == (128,)
         assert len(found["validation"]) == 256
+
+
+def rows(text: str) -> dict[str, str]:
+    """The default of each field of a table."""
+    return dict(re.findall(r"^\| `(\w+)` \| ([^|]*?) ?\|", text, re.MULTILINE))
+
+
+def test_the_page_on_training_has_every_field_with_its_default() -> None:
+    file, recipe, *_ = re.split(r"^##+ ", TRAINING, flags=re.MULTILINE)
+    assert list(rows(file)) == list(TrainingFile.model_fields)
+    assert list(rows(recipe)) == list(Recipe.model_fields)
+    for model, told in ((TrainingFile, rows(file)), (Recipe, rows(recipe))):
+        for name, field in model.model_fields.items():
+            if field.is_required():
+                assert told[name] == "required"
+            elif field.default is not None:
+                assert told[name].strip("`") == str(field.default).lower(), name
+            else:
+                assert not re.match(r"\d", told[name]), name
+
+
+def test_the_training_file_of_the_page_is_read_and_its_python_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (file,) = blocks(TRAINING, "yaml")
+    (tmp_path / "train.yaml").write_text(file)
+    assert read_training_file(tmp_path / "train.yaml").train.steps == 98
+    (code,) = blocks(TRAINING, "python")
+    (tmp_path / "page.py").write_text(code)
+    assert runpy.run_path(str(tmp_path / "page.py"))["score"].accuracy >= 0
+    assert len(capsys.readouterr().out.splitlines()) == 8 + 1
+
+
+def test_the_lines_of_metrics_on_the_page_are_those_that_are_written(tmp_path: Path) -> None:
+    data = llamazoo.open_data({"source": "induction", "length": 8, "span": 3, "spans": 2, "vocab_size": 24})
+    model = llamazoo.build_model("llama-tiny", overrides={"n_layers": 1, "dim": 16, "n_heads": 2, "hidden_dim": 32})
+    llamazoo.train(model, data, Recipe(tokens=512, batch_tokens=256, seq_len=16), tmp_path)
+    step, _, evaluation = (json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()[:3])
+    told = [json.loads(line) for line in blocks(TRAINING, "json")[0].splitlines()]
+    found = [step, next(e for e in (_, evaluation) if "evaluation" in e)]
+    assert [list(line) for line in told] == [list(line) for line in found]
+    assert list(told[1]["evaluation"]) == list(found[1]["evaluation"])
+
+
+def test_the_experiments_of_the_page_on_ablations_are_read_with_its_part(tmp_path: Path) -> None:
+    part, program = blocks(ABLATION, "python")
+    compile(program, "program", "exec")
+    (tmp_path / "my_norm.py").write_text(part)
+    registry = registry_with([tmp_path / "my_norm.py"])
+    found = [read_experiment(yaml.safe_load(block), registry) for block in blocks(ABLATION, "yaml")]
+    assert [len(each.candidates) for each in found] == [3, 4, 2, 3]

@@ -24,6 +24,7 @@ from llamazoo.ablation.work import Done, RunTiming, run_of
 from llamazoo.data.config import open_data
 from llamazoo.data.example import DataSet
 from llamazoo.errors import Problem, SpecError
+from llamazoo.parts import registry_with
 from llamazoo.registry import Registry
 
 __all__ = ["Heard", "opened", "run"]
@@ -66,6 +67,7 @@ def run(
     the files `parts`. Everything that is wrong is told before anything is trained: SpecError naming the variant, DataError.
     """
     launch = launcher_of(launcher)
+    registry = registry_with([Path(part) for part in parts]) if registry is None and parts else registry
     read = experiment if isinstance(experiment, Experiment) else read_experiment(_path(experiment), registry)
     data, place = opened(read, cache), Path(folder)
     plan = Plan(read, {name: each.fingerprint for name, each in data.items()})

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from llamazoo.ablation import Experiment, Heard, Results, read_experiment
+from llamazoo.ablation import Experiment, Results, read_experiment
 from llamazoo.ablation import run as run_experiment
 from llamazoo.ablation.conduct import opened
 from llamazoo.ablation.estimate import seconds_of
@@ -18,6 +17,7 @@ from llamazoo.ablation.preview import Preview, preview
 from llamazoo.ablation.results import Variant
 from llamazoo.cli.arguments import AsJson, PartsFiles, Settings, overrides
 from llamazoo.cli.printed import console, counted, print_json, table
+from llamazoo.cli.runs_bar import RunsBar
 from llamazoo.cli.visible import visible
 from llamazoo.parts import registry_with
 from llamazoo.registry import Registry
@@ -49,17 +49,8 @@ def run(
         _preview(read, registry, workers if launcher != "sequential" else 1, json)
         return
     folder = out or Path("ablations") / read.name
-    bars = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()]
-    with Progress(*bars, console=console(stderr=True), transient=False) as progress:
-        tasks: dict[bool, TaskID] = {}
-
-        def heard(news: Heard) -> None:
-            tuning = news.job.role == "tuning"
-            if tuning not in tasks:
-                tasks[tuning] = progress.add_task("learning rates" if tuning else "runs", total=news.of)
-            progress.update(tasks[tuning], completed=news.finished)
-
-        results = run_experiment(read, folder, launcher=launcher, workers=workers, registry=registry, parts=parts or (), watch=heard)
+    with RunsBar() as bar:
+        results = run_experiment(read, folder, launcher=launcher, workers=workers, registry=registry, parts=parts or (), watch=bar)
     if json:
         print_json(results.model_dump(mode="json"))
         return

