@@ -188,14 +188,14 @@ def test_the_page_on_training_has_every_field_with_its_default() -> None:
     file, recipe, *_ = re.split(r"^##+ ", TRAINING, flags=re.MULTILINE)
     assert list(rows(file)) == list(TrainingFile.model_fields)
     assert list(rows(recipe)) == list(Recipe.model_fields)
-    for model, told in ((TrainingFile, rows(file)), (Recipe, rows(recipe))):
+    for model, defaults in ((TrainingFile, rows(file)), (Recipe, rows(recipe))):
         for name, field in model.model_fields.items():
             if field.is_required():
-                assert told[name] == "required"
+                assert defaults[name] == "required"
             elif field.default is not None:
-                assert told[name].strip("`") == str(field.default).lower(), name
+                assert defaults[name].strip("`") == str(field.default).lower(), name
             else:
-                assert not re.match(r"\d", told[name]), name
+                assert not re.match(r"\d", defaults[name]), name
 
 
 def test_the_training_file_of_the_page_is_read_and_its_python_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
