@@ -17,6 +17,7 @@ from llamazoo.data.config import SOURCES, read_data
 from llamazoo.data.corpus import TextData
 from llamazoo.data.probes.copying import Copying
 from llamazoo.parts import registry_with
+from llamazoo.spec.yaml import read_yaml
 from llamazoo.testing import CHECKS, failures, subject, told
 from llamazoo.training.config import TrainingFile, read_training_file
 from llamazoo.training.recipe import Recipe
@@ -224,5 +225,5 @@ def test_the_experiments_of_the_page_on_ablations_are_read_with_its_part(tmp_pat
     compile(program, "program", "exec")
     (tmp_path / "my_norm.py").write_text(part)
     registry = registry_with([tmp_path / "my_norm.py"])
-    found = [read_experiment(yaml.safe_load(block), registry) for block in blocks(ABLATION, "yaml")]
+    found = [read_experiment(read_yaml(block), registry) for block in blocks(ABLATION, "yaml")]
     assert [len(each.candidates) for each in found] == [3, 4, 2, 3]
