@@ -1,6 +1,7 @@
 """An experiment as a whole: what is run, that nothing is run twice, and that a result does not depend on how it came about."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -163,6 +164,28 @@ def _session(number: int) -> list[str]:
         if int(session) == number and state != "Z":
             found.append(name)
     return found
+
+
+def test_nothing_goes_on_when_the_program_is_killed(tmp_path: Path) -> None:
+    child = subprocess.Popen(
+        _arguments(tmp_path, "processes"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    until = time.monotonic() + 120
+    while not list(tmp_path.glob("runs/*")) and time.monotonic() < until:
+        time.sleep(0.01)
+    child.send_signal(signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL
+    while _anybody(child.pid) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not _anybody(child.pid)
+
+
+def _anybody(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def test_a_result_of_a_part_that_was_edited_since_is_not_used(tmp_path: Path) -> None:
