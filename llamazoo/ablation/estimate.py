@@ -13,6 +13,7 @@ from llamazoo.training.optimizer import Updater
 __all__ = ["seconds_of"]
 
 STEPS = 2  # that are timed, after one that is not
+ENOUGH = 2048  # tokens of a step; with fewer, what is timed is the cost of calling operators
 EVALUATIONS = 10  # in a run, unless its recipe says otherwise
 FORWARD = 1 / 3  # of a training step's time
 
@@ -30,7 +31,7 @@ def seconds_of(jobs: Sequence[Job], data: Mapping[str | None, DataSet], registry
 def _per_token(job: Job, data: DataSet, registry: Registry | None) -> float:
     recipe = job.recipe.model_copy(update={"compile": False})
     model, examples = build_model(job.spec, registry=registry), data.training(recipe.seq_len, job.data_seed)
-    rows = min(recipe.batch, 4)  # a small batch takes as long by the token, or a little longer
+    rows = min(recipe.batch, max(4, ENOUGH // recipe.seq_len))
     with pinned(recipe, model.device, 0):
         updater, seconds = Updater(model, recipe), []
         for step in range(1 + STEPS):
