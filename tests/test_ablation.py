@@ -114,7 +114,7 @@ def test_all_launchers_find_the_same(launcher: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("launcher", ["sequential", "processes"])
-def test_an_experiment_that_is_killed_again_and_again_ends_in_the_same_bytes(launcher: str, tmp_path: Path) -> None:
+def test_an_experiment_that_is_killed_again_and_again_leaves_nobody_behind_and_ends_in_the_same_bytes(launcher: str, tmp_path: Path) -> None:
     run(SHORT, tmp_path / "straight")
     kills = 0
     for wait in (0.0, 0.1, 0.3):
@@ -146,41 +146,14 @@ def _killed(folder: Path, launcher: str, wait: float) -> bool:
     time.sleep(wait)
     child.send_signal(signal.SIGKILL)
     killed = child.wait() == -signal.SIGKILL
-    while _session(child.pid) and time.monotonic() < until:
+    while _anybody(child.pid) and time.monotonic() < until:
         time.sleep(0.05)
-    assert _session(child.pid) == [], "a program that is killed leaves processes behind"
+    assert not _anybody(child.pid), "a program that is killed leaves processes behind"
     return killed
 
 
-def _session(number: int) -> list[str]:
-    """The processes of a session, by what they call themselves; those that are over and not yet read do not count."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            name, _, rest = stat.read_text().partition(") ")
-        except OSError:
-            continue  # it ended meanwhile
-        state, _, _, session, *_ = rest.split()
-        if int(session) == number and state != "Z":
-            found.append(name)
-    return found
-
-
-def test_nothing_goes_on_when_the_program_is_killed(tmp_path: Path) -> None:
-    child = subprocess.Popen(
-        _arguments(tmp_path, "processes"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    until = time.monotonic() + 120
-    while not list(tmp_path.glob("runs/*")) and time.monotonic() < until:
-        time.sleep(0.01)
-    child.send_signal(signal.SIGKILL)
-    assert child.wait() == -signal.SIGKILL
-    while _anybody(child.pid) and time.monotonic() < until:
-        time.sleep(0.1)
-    assert not _anybody(child.pid)
-
-
 def _anybody(group: int) -> bool:
+    """Whether a process of a group is still there."""
     try:
         os.killpg(group, 0)
     except ProcessLookupError:
