@@ -114,7 +114,7 @@ def test_all_launchers_find_the_same(launcher: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("launcher", ["sequential", "processes"])
-def test_an_experiment_that_is_killed_again_and_again_leaves_nobody_behind_and_ends_in_the_same_bytes(launcher: str, tmp_path: Path) -> None:
+def test_an_experiment_that_is_killed_again_and_again_leaves_nobody_and_ends_in_the_same_bytes(launcher: str, tmp_path: Path) -> None:
     run(SHORT, tmp_path / "straight")
     kills = 0
     for wait in (0.0, 0.1, 0.3):
