@@ -229,7 +229,9 @@ def test_gpt_oss_attention_has_sinks_windows_and_yarn() -> None:
     config = transformers.GptOssConfig(
         **sizes, rope_parameters={**rope, "original_max_position_embeddings": 16}, attn_implementation="eager"
     )
-    theirs = stirred(modelling.GptOssAttention(config, layer_idx=0))
+    theirs = modelling.GptOssAttention(config, layer_idx=0)
+    torch.nn.init.zeros_(theirs.sinks)  # the module by itself leaves them as the memory was: now and then not a number
+    stirred(theirs)
     position = {"type": "rope", "theta": 150000.0, "scaling": {"type": "yarn", "factor": 32.0, "original": 16, "truncate": False}}
     attention = {"type": "multihead", "qkv_bias": True, "out_bias": True, "sinks": True, "window": 7, "n_kv_heads": 2}
     spec = {**SIZES, "n_layers": 1, "norm": "rmsnorm", "position": position, "attention": attention, "feed_forward": "swiglu"}
