@@ -661,6 +661,33 @@ SMALL = {
 }
 
 
+def test_a_training_file_names_what_lies_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model, the weights to begin from, and the data are seen from the file; the second run begins where the first ended."""
+    beside, elsewhere = tmp_path / "beside", tmp_path / "elsewhere"
+    beside.mkdir()
+    elsewhere.mkdir()
+    monkeypatch.setenv("LLAMAZOO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(elsewhere)
+    (beside / "mine.yaml").write_text("extends: llama-tiny\ndim: 16\nhidden_dim: 32\nn_layers: 1\nn_heads: 2\n")
+    texts = [f"document {number} speaks of number {number * number}" for number in range(60)]
+    (beside / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    data = {"source": "files", "paths": ["*.jsonl"], "validation": 0.2}
+    recipe = {"tokens": 256, "batch_tokens": 128, "seq_len": 16, "lr": 0.003, "evaluate_tokens": 256}
+    for model, weights, name in (("mine.yaml", None, "first"), ({"extends": "mine.yaml"}, "first/model", "second")):
+        file = {"model": model, "weights": weights, "data": data, "train": recipe}
+        (beside / f"{name}.yaml").write_text(json.dumps({field: value for field, value in file.items() if value is not None}))
+        succeed("train", beside / f"{name}.yaml", "--out", beside / name)
+    first, second = (
+        json.loads(line)["loss"]
+        for line in (
+            next(line for line in (beside / name / "metrics.jsonl").read_text().splitlines() if '"loss"' in line)
+            for name in ("first", "second")
+        )
+    )
+    assert second < first
+    assert not list(elsewhere.iterdir())
+
+
 def test_the_demo_speaks_and_then_compares_and_neither_is_done_twice(
     speaker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import llamazoo
 from llamazoo.contract.step import Step
 from llamazoo.errors import CannotRewind, ContextLengthError, InputError, ResourceLimitError, StateError
-from llamazoo.spec.architecture import merge
+from llamazoo.spec.patch import merge
 from llamazoo.testing.kit import BASE as TINY
 
 BASE = {**TINY, "max_seq_len": 64}

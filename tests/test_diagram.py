@@ -18,7 +18,7 @@ from llamazoo.diagram.runs import Group, Run, in_short
 from llamazoo.diagram.scene import scene_of
 from llamazoo.diagram.shapes import Box, Line, Sketch, Words
 from llamazoo.diagram.words import short, shortened, width, wrapped
-from llamazoo.spec.architecture import merge
+from llamazoo.spec.patch import merge
 from llamazoo.testing import BASE
 
 BLOCKS = [

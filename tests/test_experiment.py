@@ -18,8 +18,8 @@ from llamazoo.ablation.plan import Job, choose, plan
 from llamazoo.ablation.preview import Preview, preview
 from llamazoo.ablation.results import Run
 from llamazoo.errors import TrainingError
-from llamazoo.spec.architecture import merge
 from llamazoo.spec.differences import differences
+from llamazoo.spec.patch import merge
 from llamazoo.spec.yaml import read_yaml
 from llamazoo.training.recipe import Recipe
 

@@ -12,7 +12,7 @@ from torch import Tensor
 import llamazoo
 from llamazoo.errors import ContextLengthError, InputError, TokenizerError
 from llamazoo.generation.sampling import Sampler, Sampling
-from llamazoo.spec.architecture import merge
+from llamazoo.spec.patch import merge
 from llamazoo.testing.kit import BASE as TINY
 
 BASE = {**TINY, "max_seq_len": 64}

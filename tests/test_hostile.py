@@ -24,7 +24,7 @@ from llamazoo.errors import (
     UnknownComponentError,
     WeightsError,
 )
-from llamazoo.spec.architecture import merge
+from llamazoo.spec.patch import merge
 from llamazoo.spec.yaml import read_yaml, read_yaml_file
 
 

@@ -18,8 +18,8 @@ from torch import nn
 import llamazoo
 from llamazoo import errors
 from llamazoo.contract.kinds import Place
-from llamazoo.spec.architecture import merge
 from llamazoo.spec.compose import load_spec
+from llamazoo.spec.patch import merge
 from llamazoo.testing import BASE
 
 PACKAGE = Path(llamazoo.__file__).parent

@@ -16,7 +16,7 @@ from llamazoo.plan.gpus import GPUS, RESERVE, gpus_named
 from llamazoo.plan.live import Live
 from llamazoo.plan.measure import sample
 from llamazoo.plan.need import Optimizer, Plan, Use
-from llamazoo.spec.architecture import merge
+from llamazoo.spec.patch import merge
 from llamazoo.testing import BASE
 
 WINDOWS = merge(

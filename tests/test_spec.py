@@ -9,8 +9,8 @@ import torch
 
 import llamazoo
 from llamazoo.errors import SpecError, UnknownComponentError
-from llamazoo.spec.architecture import merge
 from llamazoo.spec.compose import parse_spec
+from llamazoo.spec.patch import merge
 from llamazoo.spec.yaml import read_yaml
 
 

@@ -19,8 +19,9 @@ from llamazoo.data.example import DataSet
 from llamazoo.errors import Problem, SpecError
 from llamazoo.registry import Registry, default_registry
 from llamazoo.shelf import nearest
-from llamazoo.spec.architecture import ArchitectureSpec, merge
-from llamazoo.spec.compose import SPEC_FILE, load_spec, undot
+from llamazoo.spec.architecture import ArchitectureSpec
+from llamazoo.spec.compose import load_spec, undot
+from llamazoo.spec.patch import merge
 from llamazoo.spec.problems import explain, shown
 from llamazoo.spec.yaml import read_yaml_file
 
@@ -252,13 +253,7 @@ class Experiment(BaseModel):
 
     def _base(self, registry: Registry) -> ArchitectureSpec:
         try:
-            if isinstance(self.base, str):
-                return load_spec(_located(self.base, self._folder, registry), registry=registry)
-            parent = self.base.get("extends")
-            if not isinstance(parent, str):
-                return load_spec(self.base, registry=registry)
-            changes = {name: value for name, value in self.base.items() if name != "extends"}
-            return load_spec(_located(parent, self._folder, registry), changes, registry=registry)
+            return load_spec(self.base, registry=registry, folder=self._folder)
         except SpecError as error:
             raise SpecError(*(Problem(("base",), str(problem)) for problem in error.problems)) from None
 
@@ -309,14 +304,3 @@ def check_vocabulary(experiment: Experiment, data: Mapping[str | None, DataSet])
             problems.append(Problem(path, f"has {found.vocab_size} token ids, more than fit into vocab_size: {told}"))
     if problems:
         raise SpecError(*problems)
-
-
-def _located(name: str, folder: Path, registry: Registry) -> Path | str:
-    """A file or a model's folder as seen from the experiment; else a name of the zoo, whatever lies in the current folder."""
-    try:
-        path = folder / name
-        if path.is_file() or (path / SPEC_FILE).is_file():
-            return path
-    except (OSError, ValueError):
-        return name  # which load_spec refuses, with the reason
-    return registry.zoo_file(name.removesuffix(".yaml")) or name

@@ -11,10 +11,11 @@ from llamazoo.ablation.results import Costs, FieldDifference, Matched
 from llamazoo.cost import describe
 from llamazoo.discovery import told
 from llamazoo.errors import LlamazooError, Problem, SpecError
-from llamazoo.spec.architecture import LAYER_PARTS, ArchitectureSpec
+from llamazoo.spec.architecture import ArchitectureSpec
 from llamazoo.spec.compose import load_spec
 from llamazoo.spec.differences import Difference, differences
 from llamazoo.spec.part import dump_part
+from llamazoo.spec.patch import LAYER_PARTS
 
 __all__ = ["BASE", "Candidate", "Change", "candidates", "costs", "told_differences"]
 

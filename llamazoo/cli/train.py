@@ -14,6 +14,7 @@ from llamazoo.data.config import open_data
 from llamazoo.device import device_of
 from llamazoo.errors import SaveError
 from llamazoo.parts import registry_with
+from llamazoo.spec.compose import load_spec
 from llamazoo.training.config import read_training_file
 from llamazoo.training.loop import train
 from llamazoo.training.optimizer import Update
@@ -40,8 +41,10 @@ def run(
     read, registry = read_training_file(file, overrides(settings)), registry_with(parts)
     if (out / MODEL).exists():
         raise SaveError(f"{out / MODEL}: is trained already; choose another folder, or remove it to train again")
-    model = build_model(read.model, weights=read.weights, device=device_of(device), registry=registry)
-    data = open_data(read.data)
+    weights = None if read.weights is None else read.folder / Path(read.weights).expanduser()
+    spec = load_spec(read.model, registry=registry, folder=read.folder)
+    model = build_model(spec, weights=weights, device=device_of(device), registry=registry)
+    data = open_data(read.data, folder=read.folder)
     with Bar() as bar:
         watchers = [bar, *([TensorBoard(out / "tensorboard")] if tensorboard else [])]
         trained = train(model, data, read.train, out, seed=read.seed, watchers=watchers)

@@ -11,8 +11,9 @@ from llamazoo.discovery import is_distribution, is_version, normalized
 from llamazoo.errors import PluginVersionWarning, Problem, SpecError
 from llamazoo.registry import Registry, default_registry
 from llamazoo.shelf import nearest
-from llamazoo.spec.architecture import ArchitectureSpec, merge
+from llamazoo.spec.architecture import ArchitectureSpec
 from llamazoo.spec.naming import resolved
+from llamazoo.spec.patch import merge
 from llamazoo.spec.problems import explain, shown
 from llamazoo.spec.yaml import read_yaml_file
 
@@ -30,13 +31,20 @@ def zoo_names(registry: Registry | None = None) -> list[str]:
     return (registry or default_registry()).zoo()
 
 
-def load_spec(name_or_path: SpecLike, overrides: Mapping[str, Any] | None = None, *, registry: Registry | None = None) -> ArchitectureSpec:
+def load_spec(
+    name_or_path: SpecLike,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    registry: Registry | None = None,
+    folder: Path | None = None,
+) -> ArchitectureSpec:
     """The architecture that a zoo name, a file, a model's folder, a map or a spec stands for, with `overrides` merged over it.
 
-    An existing file wins over the zoo. Overrides are a map; a dotted key reaches inside (`{"position.theta": 5e5}`), and a
-    part merges or is replaced as under `extends`. Raises SpecError with the path to each field that is wrong.
+    Names of files count from `folder`, the current one unless given, and a file wins over the zoo. Overrides are a map; a
+    dotted key reaches inside (`{"position.theta": 5e5}`), and a part merges or is replaced as under `extends`. Raises SpecError
+    with the path to each field that is wrong.
     """
-    registry = registry or default_registry()
+    registry, folder = registry or default_registry(), folder or Path.cwd()
     if isinstance(name_or_path, ArchitectureSpec):
         spec = name_or_path
         if not overrides:
@@ -44,10 +52,10 @@ def load_spec(name_or_path: SpecLike, overrides: Mapping[str, Any] | None = None
         before = spec.canonical()
         return parse_spec(merge(before, named(undot(overrides), registry, before)), registry, source=spec.source)
     if isinstance(name_or_path, Mapping):
-        return _compose(dict(name_or_path), None, Path.cwd(), registry, overrides, ())
+        return _compose(dict(name_or_path), None, folder.resolve(), registry, overrides, ())
     if not isinstance(name_or_path, str | Path):
         raise SpecError(f"a spec is a zoo name, a file, a map or an ArchitectureSpec, found {shown(name_or_path)}")
-    path = _locate(Path(name_or_path), Path.cwd(), registry)
+    path = _locate(Path(name_or_path), folder, registry)
     return _compose(_read(path), path, path.parent.resolve(), registry, overrides, (path.resolve(),))
 
 

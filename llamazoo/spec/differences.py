@@ -8,8 +8,9 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from llamazoo.contract.component import LayerSpec
-from llamazoo.spec.architecture import LAYER_PARTS, ArchitectureSpec
+from llamazoo.spec.architecture import ArchitectureSpec
 from llamazoo.spec.part import dump_part
+from llamazoo.spec.patch import LAYER_PARTS
 
 __all__ = ["Difference", "differences"]
 

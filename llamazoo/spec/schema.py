@@ -16,8 +16,9 @@ from llamazoo.discovery import told
 from llamazoo.errors import DuplicateComponentError, PluginError
 from llamazoo.registry import Registry, default_registry
 from llamazoo.shelf import Offer
-from llamazoo.spec.architecture import LAYER_PARTS, ArchitectureSpec
+from llamazoo.spec.architecture import ArchitectureSpec
 from llamazoo.spec.part import PART_MARK
+from llamazoo.spec.patch import LAYER_PARTS
 
 __all__ = ["json_schema", "options_schema"]
 

@@ -16,8 +16,9 @@ from llamazoo.contract.kinds import Attention
 from llamazoo.decoder import Decoder
 from llamazoo.errors import ConformanceError, PluginError
 from llamazoo.registry import Registry, default_registry
-from llamazoo.spec.architecture import ArchitectureSpec, merge
+from llamazoo.spec.architecture import ArchitectureSpec
 from llamazoo.spec.compose import load_spec
+from llamazoo.spec.patch import merge
 from llamazoo.testing.surroundings import held_by_all
 
 __all__ = ["BASE", "TOKENS", "Subject", "at_once", "padded", "subject"]

@@ -5,12 +5,12 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 
 from llamazoo.data.config import DataConfig
 from llamazoo.errors import SpecError
-from llamazoo.spec.architecture import merge
 from llamazoo.spec.compose import undot
+from llamazoo.spec.patch import merge
 from llamazoo.spec.problems import explain, shown
 from llamazoo.spec.yaml import read_yaml_file
 from llamazoo.training.recipe import Recipe
@@ -28,7 +28,7 @@ class TrainingFile(BaseModel):
     version: Literal[1] = 1
     """The version of this format."""
     model: str | dict[str, Any]
-    """What is trained: a zoo name, a spec's file, or a spec."""
+    """What is trained: a zoo name, a spec's file (seen from the training file, as all names of files here), or a spec."""
     weights: str | None = None
     """A model's folder to begin from, in place of fresh values."""
     data: DataConfig
@@ -37,6 +37,13 @@ class TrainingFile(BaseModel):
     """How it is trained."""
     seed: int = 0
     """Of the order of the data."""
+
+    _folder: Path = PrivateAttr(default_factory=Path.cwd)
+
+    @property
+    def folder(self) -> Path:
+        """Where the training file is, from which names of files count."""
+        return self._folder
 
 
 def read_training_file(path: str | PathLike[str], overrides: Mapping[str, Any] | None = None) -> TrainingFile:
@@ -48,7 +55,9 @@ def read_training_file(path: str | PathLike[str], overrides: Mapping[str, Any] |
     if not isinstance(data, dict):
         raise SpecError(f"a training file is a map of fields, found {shown(data)}", source=str(file))
     try:
-        return TrainingFile.model_validate(merge(data, undot(overrides)) if overrides else data)
+        read = TrainingFile.model_validate(merge(data, undot(overrides)) if overrides else data)
     except ValidationError as error:
         found = explain(error, TrainingFile)
         raise type(found)(*found.problems, source=str(file)) from None
+    read._folder = file.parent.resolve()
+    return read
