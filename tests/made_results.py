@@ -127,7 +127,7 @@ def made_results(
 def effect(factors: Sequence[str], choices: Sequence[str], estimate: float) -> Effect:
     p, ends = (0.03 if abs(estimate) > 0.008 else 0.6), {"low": estimate - 0.008, "high": estimate + 0.008}
     aliases = ["kernel"] if len(factors) > 1 else []
-    facts = {"factors": list(factors), "choices": list(choices), "aliases": aliases}
+    facts = {"factors": list(factors), "choices": list(choices), "against": [f"first {f}" for f in factors], "aliases": aliases}
     return Effect(outcome="loss", estimate=estimate, p=p / 3, p_adjusted=p, **ends, **facts)
 
 

@@ -301,6 +301,8 @@ def test_the_page_tells_all_there_is_to_know() -> None:
     for text in ("norm.type", "hidden_dim = 768", "12345678", "2.13.0", "base: llama-tiny", "base again (noise)", "kernel", "123M"):
         assert text in html
     assert "of 12 variants: " in html
+    for effect in results.effects:
+        assert f">{' × '.join(effect.against)}</td>" in html
 
 
 def test_the_page_of_one_model_and_no_noise_says_what_it_cannot_say() -> None:
@@ -375,7 +377,7 @@ def test_names_are_nothing_but_text_in_markdown(name: str) -> None:
     outcomes = len({c.outcome for v in MADE[name].variants for c in v.comparisons}) or len(MADE[name].outcomes)
     assert len(rows) == outcomes * (1 + len(MADE[name].variants)) + (1 + len(MADE[name].effects)) * bool(MADE[name].effects)
     cells = sum(token.type in ("td_open", "th_open") for token in tokens)
-    assert cells == outcomes * 8 * (1 + len(MADE[name].variants)) + 6 * (1 + len(MADE[name].effects)) * bool(MADE[name].effects)
+    assert cells == outcomes * 8 * (1 + len(MADE[name].variants)) + 7 * (1 + len(MADE[name].effects)) * bool(MADE[name].effects)
 
 
 def test_the_table_for_papers_has_the_verdicts_and_says_how_it_was_made() -> None:

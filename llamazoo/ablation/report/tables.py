@@ -77,8 +77,10 @@ def effects(results: Results) -> Table | None:
         places = digits(e.outcome)
         name = " × ".join(f"{factor}={choice}" for factor, choice in zip(e.factors, e.choices, strict=False))
         interval = f"{signed(e.low, places)} to {signed(e.high, places)}"
-        rows.append((name, what(e.outcome), signed(e.estimate, places), interval, p_value(e.p_adjusted), ", ".join(e.aliases) or NOTHING))
-    return _table("Effects of factors", ("effect", "outcome", "estimate", "interval", "p (Holm)", "cannot be told from"), rows, (0, 1, 5))
+        figures = (signed(e.estimate, places), interval, p_value(e.p_adjusted))
+        rows.append((name, " × ".join(e.against) or NOTHING, what(e.outcome), *figures, ", ".join(e.aliases) or NOTHING))
+    head = ("effect", "in place of", "outcome", "estimate", "interval", "p (Holm)", "cannot be told from")
+    return _table("Effects of factors", head, rows, (0, 1, 2, 6))
 
 
 def differing(results: Results) -> list[Table]:
