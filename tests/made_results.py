@@ -99,7 +99,9 @@ def made_results(
                     cache_bytes_per_token=384 * (i % 3),
                 ),
                 learning_rates=[
-                    LearningRate(lr=lr, losses=[loss, None if name in lost and lr == rates[-1] else loss + 0.01])
+                    LearningRate(
+                        lr=lr, losses=[loss, None if name in lost and lr == rates[-1] else loss + 0.01], chosen=int(lr == rates[-1])
+                    )
                     for lr, loss in tried.items()
                 ],
                 lr=rates[-1] if at_edge else rates[min(1, len(rates) - 1)],

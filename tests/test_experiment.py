@@ -14,7 +14,7 @@ from llamazoo.ablation.experiment import Experiment, check_vocabulary, read_expe
 from llamazoo.ablation.factors import combinations_of
 from llamazoo.ablation.match import TOLERANCE
 from llamazoo.ablation.outcomes import at_length, better, length_of, on_probe, probe_of, sort_of
-from llamazoo.ablation.plan import Job, choose, plan
+from llamazoo.ablation.plan import Choice, Job, choose, plan
 from llamazoo.ablation.preview import Preview, preview
 from llamazoo.ablation.results import Run
 from llamazoo.errors import TrainingError
@@ -327,19 +327,32 @@ def test_combinations_that_would_be_called_alike_are_numbered() -> None:
     assert all(len(cell.name) <= 60 for cell in found)
 
 
+def test_no_combination_is_called_as_the_base_or_another_one() -> None:
+    for factors in ({"norm": ["rmsnorm", "base"]}, {"x": [-1, 1, 1.1]}, {"x": ["a.1", "a", "A", "a.2"], "y": [1, "1 "]}):
+        names = [cell.name.lower() for cell in combinations_of(factors)]
+        assert len({*names, "base"}) == 1 + len(names)
+
+
 # The plan
 
 
+def everywhere(lr: float, seeds: int = 5) -> dict[int, float]:
+    """One learning rate for each seed."""
+    return dict.fromkeys(range(seeds), lr)
+
+
 def test_the_plan_has_every_run_once() -> None:
-    experiment = read({"probes": {"recall": RECALL}, "outcomes": ["loss", "accuracy:recall"], "seeds": 3, "tuning_seeds": 2})
+    experiment = read({"probes": {"recall": RECALL}, "outcomes": ["loss", "accuracy:recall"], "seeds": 3})
     made = plan(experiment)
-    tuning, final = made.tuning_jobs(), made.final_jobs({"base": 1e-3, "layernorm": 3e-3, "gelu": 1e-3})
-    assert len(tuning) == 3 * 2 * 2
+    rates = {"base": {0: 1e-3, 1: 3e-3, 2: 1e-3}, "layernorm": everywhere(3e-3, 3), "gelu": everywhere(1e-3, 3)}
+    tuning, final = made.tuning_jobs(), made.final_jobs(rates)
+    assert len(tuning) == 3 * 3 * 2
     assert {role: sum(job.role == role for job in final) for role in ("evaluation", "noise", "probe")} == {
         "evaluation": 3 * 3, "noise": 3 + 3, "probe": 3 * 3,
     }  # fmt: skip
     assert len({job.key for job in tuning + final}) == len(tuning + final)
     assert {job.recipe.lr for job in final if job.variant == "layernorm"} == {3e-3}
+    assert all(job.recipe.lr == rates["base"][job.seed] for job in final if job.variant == "base")
     assert {tuple(job.lengths) for job in final if job.role == "evaluation"} == {(1, 2, 4)}
     assert {tuple(job.lengths) for job in tuning} == {()}
     assert all(job.data == (TEXT if job.probe is None else RECALL) for job in tuning + final)
@@ -348,8 +361,9 @@ def test_the_plan_has_every_run_once() -> None:
 
 def test_runs_of_one_seed_are_paired_and_tuning_shares_none() -> None:
     made = plan(read())
-    tuning, final = made.tuning_jobs(), made.final_jobs(dict.fromkeys(("base", "layernorm", "gelu"), 1e-3))
+    tuning, final = made.tuning_jobs(), made.final_jobs(dict.fromkeys(("base", "layernorm", "gelu"), everywhere(1e-3)))
     for seed in range(5):
+        assert len({(job.data_seed, job.spec["init"]["seed"]) for job in tuning if job.seed == seed}) == 1
         same = [job for job in final if job.seed == seed]
         assert {job.data_seed for job in same} == {seed}
         assert {job.spec["init"]["seed"] for job in same if job.role == "evaluation"} == {seed}
@@ -362,9 +376,17 @@ def test_runs_of_one_seed_are_paired_and_tuning_shares_none() -> None:
     assert not {job.data_seed for job in tuning} & {job.data_seed for job in final}
 
 
+def test_fresh_seeds_share_no_run_and_no_trial() -> None:
+    keys = [{job.key for job in plan(read({"first_seed": first, "seeds": 5})).all_jobs()} for first in (0, 5, 8000)]
+    assert len(set.union(*keys)) == sum(map(len, keys))
+
+
 def test_a_variant_with_another_seed_is_the_base_from_other_values() -> None:
     made = plan(with_variants({"again": {"init.seed": 1}}))
-    base, again = (next(j for j in made.final_jobs({"base": 1e-3, "again": 1e-3}) if j.variant == name) for name in ("base", "again"))
+    base, again = (
+        next(j for j in made.final_jobs({"base": everywhere(1e-3), "again": everywhere(1e-3)}) if j.variant == name)
+        for name in ("base", "again")
+    )
     assert base.data_seed == again.data_seed
     assert base.key != again.key
     assert {**base.spec, "init": again.spec["init"]} == again.spec
@@ -384,7 +406,7 @@ def test_a_job_is_plain_data_and_its_key_follows_from_what_it_does() -> None:
 
 
 def test_equal_parameters_of_a_matched_variant_start_equal() -> None:
-    final = plan(read()).final_jobs(dict.fromkeys(("base", "layernorm", "gelu"), 1e-3))
+    final = plan(read()).final_jobs(dict.fromkeys(("base", "layernorm", "gelu"), everywhere(1e-3)))
     models = {job.variant: llamazoo.build_model(job.spec) for job in final if job.seed == 2 and job.role == "evaluation"}
     base, gelu = (dict(models[name].named_parameters()) for name in ("base", "gelu"))
     alike = {name for name in base.keys() & gelu.keys() if base[name].shape == gelu[name].shape}
@@ -403,10 +425,11 @@ def tuned(variant: str, lr: float, loss: float | None, seed: int = 0) -> Run:
     return Run(variant=variant, role="tuning", seed=seed, lr=lr, tokens=1, outcomes={"loss": loss}, curve=[], diverged=diverged)
 
 
-def chosen(rates: list[float], losses: dict[str, list[list[float | None]]]) -> dict[str, tuple[float, bool]]:
+def chosen(rates: list[float], losses: dict[str, list[list[float | None]]]) -> dict[str, Choice]:
+    """What is chosen where the trials of each variant ended in these losses, a line for each rate."""
     seeds = len(next(iter(losses.values()))[0])
     variants = {name: {"norm.eps": 0.1 + i} for i, name in enumerate(losses) if name != "base"}
-    experiment = with_variants(variants, train=EXPERIMENT["train"] | {"lr": rates}, tuning_seeds=seeds)
+    experiment = with_variants(variants, train=EXPERIMENT["train"] | {"lr": rates}, seeds=seeds)
     runs = [
         tuned(name, lr, loss, seed)
         for name, curve in losses.items()
@@ -415,23 +438,34 @@ def chosen(rates: list[float], losses: dict[str, list[list[float | None]]]) -> d
     ]
     found = choose(experiment, reversed(runs))
     assert [[point.losses for point in choice.curve] for choice in found.values()] == list(losses.values())
-    return {name: (choice.lr, choice.at_edge) for name, choice in found.items()}
+    for choice in found.values():
+        assert [point.chosen for point in choice.curve] == [list(choice.by_seed.values()).count(lr) for lr in rates]
+    return found
 
 
-def test_the_rate_with_the_lowest_mean_loss_is_chosen_for_each_variant() -> None:
+def test_each_seed_takes_the_rate_that_was_best_in_its_own_trial() -> None:
+    found = chosen([1e-3, 2e-3, 4e-3], {"base": [[3.0, 3.0], [2.0, 3.0], [1.0, 4.1]], "a": [[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]]})
+    assert found["base"].by_seed == {0: 4e-3, 1: 1e-3}  # of equal ones the lower
+    assert found["a"].by_seed == {0: 1e-3, 1: 1e-3}
+
+
+def test_the_rate_with_the_lowest_mean_loss_is_told_and_whether_it_is_an_end() -> None:
     rates = [1e-3, 2e-3, 4e-3]
-    assert chosen(rates, {"base": [[3.0, 3.0], [2.0, 3.0], [1.0, 4.1]], "a": [[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]]}) == {
-        "base": (2e-3, False), "a": (1e-3, True),
-    }  # fmt: skip
-    assert chosen(rates, {"base": [[2.0], [2.0], [3.0]], "a": [[3.0], [3.0], [2.0]]}) == {"base": (1e-3, True), "a": (4e-3, True)}
+    found = chosen(rates, {"base": [[3.0, 3.0], [2.0, 3.0], [1.0, 4.1]], "a": [[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]]})
+    assert {name: (choice.lr, choice.at_edge) for name, choice in found.items()} == {"base": (2e-3, False), "a": (1e-3, True)}
+    found = chosen(rates, {"base": [[2.0], [2.0], [3.0]], "a": [[3.0], [3.0], [2.0]]})
+    assert {name: (choice.lr, choice.at_edge) for name, choice in found.items()} == {"base": (1e-3, True), "a": (4e-3, True)}
 
 
 def test_a_rate_that_diverged_loses_and_a_variant_that_always_did_gets_the_lowest() -> None:
     rates = [1e-3, 2e-3]
-    never: list[list[float | None]] = [[None, None], [None, None]]
-    low, high = (1e-3, True), (2e-3, True)
-    assert chosen(rates, {"base": [[9.0, 9.0], [1.0, None]], "a": never}) == {"base": low, "a": low}
-    assert chosen(rates, {"base": [[None, None], [1.0, None]], "a": [[2.0, 2.0], [1.0, 1.0]]}) == {"base": high, "a": high}
+    found = chosen(rates, {"base": [[9.0, 9.0], [1.0, None]], "a": [[None, None], [None, None]], "b": [[None, None], [1.0, None]]})
+    assert {name: choice.by_seed for name, choice in found.items()} == {
+        "base": {0: 2e-3, 1: 1e-3},
+        "a": {0: 1e-3, 1: 1e-3},
+        "b": {0: 2e-3, 1: 1e-3},
+    }
+    assert {name: choice.lr for name, choice in found.items()} == {"base": 1e-3, "a": 1e-3, "b": 2e-3}
     with pytest.raises(TrainingError, match=r"the base diverged at every learning rate \(0\.001, 0\.002\)"):
         chosen(rates, {"base": [[None], [None]], "a": [[1.0], [1.0]]})
 
@@ -439,7 +473,8 @@ def test_a_rate_that_diverged_loses_and_a_variant_that_always_did_gets_the_lowes
 def test_one_rate_is_chosen_without_a_run_and_missing_runs_are_told() -> None:
     found = choose(read({"train": {"lr": 1e-3}}), [])
     assert {name: (choice.lr, choice.at_edge, choice.curve[0].losses) for name, choice in found.items()}["gelu"] == (1e-3, False, [])
-    with pytest.raises(TrainingError, match=r"1 of 2 tuning runs of 'base' are missing, the first: lr 0\.003, seed 0"):
+    assert found["gelu"].by_seed == everywhere(1e-3)
+    with pytest.raises(TrainingError, match=r"9 of 10 tuning runs of 'base' are missing, the first: lr 0\.001, seed 1"):
         choose(read(), [tuned("base", 1e-3, 1.0)])
 
 
@@ -449,15 +484,15 @@ def test_one_rate_is_chosen_without_a_run_and_missing_runs_are_told() -> None:
 def test_the_preview_counts_what_the_plan_holds() -> None:
     made = plan(read({"probes": {"recall": RECALL}, "probe_train": {"tokens": 8192, "seq_len": 128}, "train": {"tokens": 51200}}))
     found = preview(made)
-    final = made.final_jobs(dict.fromkeys(("base", "layernorm", "gelu"), 1e-3))
+    final = made.final_jobs(dict.fromkeys(("base", "layernorm", "gelu"), everywhere(1e-3)))
     assert Preview.model_validate_json(found.model_dump_json()) == found
     assert {(stage.role, stage.probe): (stage.jobs, stage.tokens) for stage in found.stages} == {
-        ("tuning", None): (6, 6 * 51200),
+        ("tuning", None): (30, 30 * 51200),
         ("evaluation", None): (15, 15 * 51200),
         ("noise", None): (5, 5 * 51200),
         ("probe", "recall"): (15, 15 * 8192),
     }
-    assert (found.jobs, found.tokens) == (6 + len(final), 6 * 51200 + sum(job.tokens for job in final))
+    assert (found.jobs, found.tokens) == (30 + len(final), 30 * 51200 + sum(job.tokens for job in final))
     flops = {each.name: each.costs.flops_per_token for each in found.variants}
     assert found.stages[2].flops == 3 * flops["base"] * 5 * 51200
     assert [each.matched.value for each in found.variants] == [None, None, 528]

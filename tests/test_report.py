@@ -16,6 +16,7 @@ import pytest
 from made_results import made_results, made_timings
 from markdown_it import MarkdownIt
 
+from llamazoo.ablation.report.answer import warnings
 from llamazoo.ablation.report.cast import LABEL, cast
 from llamazoo.ablation.report.charts import charts
 from llamazoo.ablation.report.interactive import interactive
@@ -308,8 +309,35 @@ def test_the_page_tells_all_there_is_to_know() -> None:
 def test_the_page_of_one_model_and_no_noise_says_what_it_cannot_say() -> None:
     assert "There is nothing to compare." in html_of("alone")
     few = html_of("few")
-    assert "nothing tells how far two runs of the base differ by chance" in few
+    for caution in ("without noise runs it is not known", "with fewer than 3 seeds"):
+        assert caution in few
+        assert caution in html_of("alone")
+        assert caution not in html_of("three")
+    assert "one learning rate for all (0.001)" in html_of("alone")
+    assert "one learning rate for all" not in few
     assert "1 with too few seeds to tell" in few
+
+
+def test_a_run_that_ended_worse_than_guessing_and_a_size_that_is_off_are_warned_of() -> None:
+    made = made_results(["gelu"])
+    base, gelu = made.variants
+    blown = gelu.runs[2].model_copy(update={"outcomes": {"loss": 5.61}})
+    matched = gelu.matched.model_copy(update={"what": "none", "off": 0.031})
+    update = {"runs": [*gelu.runs[:2], blown, *gelu.runs[3:]], "matched": matched, "spec": {**gelu.spec, "vocab_size": 256}}
+    told = list(warnings(made.model_copy(update={"variants": [base, gelu.model_copy(update=update)]})))
+    assert "gelu: 1 of 5 runs ended worse than guessing (seed 2: 5.61), so it is unstable, or was hardly trained" in told
+    assert "sizes are not matched: gelu +3.1%" in told
+    assert not {line for line in warnings(made) if "guessing" in line or "matched" in line}
+
+
+def test_a_figure_of_an_earlier_report_does_not_stay(tmp_path: Path) -> None:
+    write_report(made_results(["gelu"]), None, tmp_path)
+    (tmp_path / "figures" / "mine.png").write_bytes(b"")
+    alone = made_results(["gelu"], rates=[1e-3])
+    written = write_report(alone, None, tmp_path)
+    there = sorted((tmp_path / "figures").iterdir())
+    assert there == sorted([*(path for path in written if path.parent.name == "figures"), tmp_path / "figures" / "mine.png"])
+    assert "learning-rates.png" not in {path.name for path in there}
 
 
 def test_equal_results_give_equal_files_that_tell_neither_where_nor_when(tmp_path: Path) -> None:

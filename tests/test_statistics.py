@@ -13,10 +13,12 @@ import statsmodels.api
 from scipy import integrate, special, stats
 
 from llamazoo.ablation.effects import Cell, effects
+from llamazoo.ablation.experiment import read_experiment
 from llamazoo.ablation.findings import Paired, findings, holm
 from llamazoo.ablation.paired import noise_floor, noise_spread, paired_test, sign_flip
+from llamazoo.ablation.plan import choose
 from llamazoo.ablation.power import power, seeds_needed
-from llamazoo.ablation.results import Comparison
+from llamazoo.ablation.results import Comparison, Run
 from llamazoo.ablation.statistics import compare
 from llamazoo.errors import SpecError
 
@@ -65,6 +67,40 @@ def test_at_most_one_in_fifteen_experiments_without_a_difference_declares_one(dr
     g = np.random.default_rng(seeds)
     declared = sum(any(f.shown for f in findings(experiment(g, DRAWS[draw], 3, seeds, noisy=noisy))) for _ in range(EXPERIMENTS))
     assert declared <= 0.065 * EXPERIMENTS
+
+
+@pytest.mark.parametrize("delta", [0.0, 1.0])
+@pytest.mark.parametrize("noisy", [True, False], ids=["with A/A runs", "without"])
+def test_choosing_the_learning_rate_declares_no_more(noisy: bool, delta: float) -> None:
+    """A variant that is the base again; of three rates two are worse by delta standard deviations, and each model has to find out."""
+    g, seeds, rates, declared = np.random.default_rng(7), 10, (1e-3, 2e-3, 4e-3), 0
+    experiments = 1_000
+    given = {"variants": {"v": {"norm.eps": 0.1}}, "train": {"tokens": 4096, "lr": list(rates)}, "seeds": seeds, "match": "none"}
+    asked = read_experiment({"base": "llama-tiny", "data": {"source": "stdlib"}, **given})
+    worse = delta * np.asarray([1.0, 0.0, 1.0])
+    for _ in range(experiments):
+        trials, runs = (5 + worse[:, None] + g.standard_normal((3, 3, seeds)) for _ in range(2))  # base, variant, base again
+        tuned = [
+            Run(variant=name, role="tuning", seed=seed, lr=lr, tokens=1, outcomes={"loss": trials[m, r, seed]}, curve=[])
+            for m, name in enumerate(("base", "v"))
+            for r, lr in enumerate(rates)
+            for seed in range(seeds)
+        ]
+        taken = {name: [rates.index(lr) for lr in choice.by_seed.values()] for name, choice in choose(asked, tuned).items()}
+        base, variant = (runs[m, taken[name], range(seeds)] for m, name in enumerate(("base", "v")))
+        again = runs[2, taken["base"], range(seeds)]
+        declared += findings([paired(variant - base, again - base if noisy else ())])[0].shown
+    assert declared <= 0.065 * experiments
+
+
+def test_nothing_exceeds_a_noise_that_could_not_be_measured() -> None:
+    far = [1.0, 1.1, 0.9, 1.05, 1.0]
+    assert one(far).verdict == "worse"
+    lost = one(far, noise_lost=5)
+    assert lost.verdict == "too few seeds"
+    assert "all A/A runs diverged" in lost.sentence
+    assert "significant, but nothing is known of the noise" in lost.sentence
+    assert one(far, [0.01], noise_lost=4).verdict == "worse"
 
 
 def test_verdicts_say_what_the_tests_found() -> None:
@@ -564,7 +600,7 @@ def test_the_intervals_of_effects_are_simultaneous() -> None:
 
 def test_a_factor_without_any_effect_has_no_spread_and_p_of_one() -> None:
     (found,) = effects(rows(grid(a="01"), np.ones((2, 3))), "loss")
-    assert (found.estimate, found.low, found.high, found.p) == (0.0, 0.0, 0.0, 1.0)
+    assert (found.estimate, found.low, found.high, found.p) == (0.0, None, None, 1.0)
 
 
 @pytest.mark.parametrize(

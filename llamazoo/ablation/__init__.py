@@ -11,16 +11,18 @@ from llamazoo.errors import UnsupportedError
 if TYPE_CHECKING:
     from llamazoo.ablation.conduct import Heard, run
     from llamazoo.ablation.experiment import Experiment, read_experiment
+    from llamazoo.ablation.findings import Paired
     from llamazoo.ablation.match import match
     from llamazoo.ablation.report.write import write_report
     from llamazoo.ablation.results import Results, Timings
     from llamazoo.ablation.statistics import compare
 
-__all__ = ["Experiment", "Heard", "Results", "Timings", "compare", "match", "read_experiment", "run", "write_report"]
+__all__ = ["Experiment", "Heard", "Paired", "Results", "Timings", "compare", "match", "read_experiment", "run", "write_report"]
 
 _HOMES = {
     "Experiment": "experiment",
     "Heard": "conduct",
+    "Paired": "findings",
     "Results": "results",
     "Timings": "results",
     "compare": "statistics",

@@ -87,7 +87,7 @@ def run(
 
     tuned = through(plan.tuning_jobs())
     chosen = choose(read, tuned.runs)
-    final = through(plan.final_jobs({name: choice.lr for name, choice in chosen.items()}))
+    final = through(plan.final_jobs({name: choice.by_seed for name, choice in chosen.items()}))
     results = _results(read, plan.candidates, chosen, final.runs, data)
     timings = timings_of([*tuned.timings, *final.timings], plan.candidates)
     _write(place, results, timings)
@@ -176,10 +176,7 @@ def _comparisons(
 ) -> dict[str, list[Comparison]]:
     """All variants in all declared outcomes, one family."""
     pairs = [
-        _paired(experiment, runs, each.name, outcome, [] if noise is None else noise.differences[outcome])
-        for each in candidates
-        if each.name != BASE
-        for outcome in experiment.outcomes
+        _paired(experiment, runs, each.name, outcome, noise) for each in candidates if each.name != BASE for outcome in experiment.outcomes
     ]
     smallest = {outcome: experiment.smallest_of(outcome) for outcome in experiment.outcomes}
     compared = compare(pairs, alpha=experiment.alpha, power=experiment.power, smallest=smallest)
@@ -189,7 +186,8 @@ def _comparisons(
     return found
 
 
-def _paired(experiment: Experiment, runs: Sequence[Run], variant: str, outcome: Outcome, noise: Sequence[float]) -> Paired:
+def _paired(experiment: Experiment, runs: Sequence[Run], variant: str, outcome: Outcome, noise: Noise | None) -> Paired:
+    again = [] if noise is None else noise.differences[outcome]
     ours, base = (_figures(runs, name, outcome) for name in (variant, BASE))
     seeds = experiment.seed_numbers
     figures = [value for seed in seeds if (value := base[seed].outcomes.get(outcome)) is not None]
@@ -198,7 +196,8 @@ def _paired(experiment: Experiment, runs: Sequence[Run], variant: str, outcome: 
         outcome=outcome,
         better=experiment.better(outcome),
         differences=[_less(ours[seed], base[seed], outcome) for seed in seeds],
-        noise=noise,
+        noise=again,
+        noise_lost=0 if noise is None else experiment.seeds - len(again),
         diverged=sum(ours[seed].diverged is not None and base[seed].diverged is None for seed in seeds),
         base_diverged=sum(base[seed].diverged is not None for seed in seeds),
         base_mean=sum(figures) / len(figures) if figures else None,

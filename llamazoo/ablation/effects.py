@@ -55,12 +55,12 @@ class Term:
 def effects(rows: Sequence[Cell], outcome: Outcome, *, alpha: float = 0.05) -> list[Effect]:
     """Main effects and two-way interactions of one outcome over a full or fractional grid.
 
-    A main effect is the mean at the choice less the mean at the factor's first choice (of the first row), over all choices of the
-    others; an interaction is how much more the two changes do together than the sum of what each does alone (a difference of
-    differences). Effects of three and more factors are taken to be none: in a full grid the others do not depend on it, in a
-    fraction they do. `aliases` names the effects whose column in the model matrix depends on this one's: the estimate is of their
-    sum or difference. Only seeds whose runs all finished count; with fewer than two of them there is nothing to test, and the list
-    is empty. Raises SpecError for rows that are no grid, or a fraction that cannot tell one factor from another.
+    A main effect is the mean at the choice less the mean at the choice of the first row (the base's, if a cell is the base), over
+    all choices of the others; an interaction is how much more the two changes do together than the sum of what each does alone (a
+    difference of differences). Effects of three and more factors are taken to be none: in a full grid the others do not depend on
+    it, in a fraction they do. `aliases` names the effects whose column in the model matrix depends on this one's: the estimate is
+    of their sum or difference. Only seeds whose runs all finished count; with fewer than two of them there is nothing to test, and
+    the list is empty. Raises SpecError for rows that are no grid, or a fraction that cannot tell one factor from another.
     """
     grid, seeds = _grid(rows)
     if len(seeds) < 2:
@@ -72,7 +72,7 @@ def effects(rows: Sequence[Cell], outcome: Outcome, *, alpha: float = 0.05) -> l
     tests = [paired_test([float(x) for x in line], scale) for line in estimates]
     found = []
     for term, test, also, p in zip(terms, tests, aliases, holm([test.p for test in tests]), strict=True):
-        low, high = test.interval(alpha / len(tests)) or (test.mean, test.mean)
+        low, high = test.interval(alpha / len(tests)) or (None, None)
         found.append(
             Effect(
                 outcome=outcome,

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from llamazoo.ablation.factors import Fraction, choice_told, combinations_of
 from llamazoo.ablation.match import Measure
-from llamazoo.ablation.outcomes import better, length_of, probe_of, sort_of
+from llamazoo.ablation.outcomes import SMALLEST, better, length_of, probe_of, smallest_of, sort_of
 from llamazoo.ablation.recipes import ExperimentTraining, ProbeTraining, read_training
 from llamazoo.ablation.results import Outcome
 from llamazoo.ablation.variants import BASE, Candidate, Change, candidates
@@ -106,11 +106,10 @@ class Experiment(BaseModel):
     probe_train: Annotated[ProbeTraining | None, BeforeValidator(read_training(ProbeTraining))] = None
     """How each is trained on a probe; as on the data unless given."""
     seeds: Seeds = 5
-    """Runs of each variant: of equal seed, all variants see the same data in the same order, and equal parameters start equal."""
+    """Runs of each variant: of equal seed, all variants see the same data in the same order, and equal parameters start equal. Of
+    several learning rates, each seed tries all, with other first values and another order, and takes its best."""
     first_seed: Annotated[int, Field(ge=0, le=8000)] = 0
     """The first of them. An experiment that is repeated with more seeds, since it had too few, is sound if they are fresh ones."""
-    tuning_seeds: Seeds = 1
-    """Runs of each variant at each learning rate, to choose it; other seeds than those."""
     noise: bool = True
     """Whether the base is trained once more for each seed, from other first values: what two runs of one model differ by."""
     outcomes: Annotated[list[Outcome], Field(min_length=1)] = ["loss"]
@@ -118,10 +117,10 @@ class Experiment(BaseModel):
     lengths: list[Annotated[int, Field(ge=1, le=64)]] = [1, 2, 4]
     """Multiples of the trained length at which the loss is measured, where a variant can be built for them."""
     alpha: Share = 0.05
-    """The chance that is taken of declaring any difference where there is none."""
+    """The chance that is taken of declaring any difference from the base where there is none; of a grid, any effect on one outcome, too."""
     power: Share = 0.8
     """The chance with which the smallest difference that matters is to be found."""
-    smallest: Positive | dict[str, Positive] = {"loss": 0.01, "accuracy": 0.02}
+    smallest: Positive | dict[str, Positive] = dict(SMALLEST)
     """The smallest difference that matters, in nats a token or as a share: for all outcomes, or by sort or name of outcome."""
 
     _registry: Registry | None = PrivateAttr(default=None)
@@ -134,8 +133,7 @@ class Experiment(BaseModel):
         if problems:
             raise SpecError(*problems)
         if isinstance(self.smallest, dict):  # what is not given is as usual
-            usual = type(self).model_fields["smallest"].default
-            object.__setattr__(self, "smallest", {**usual, **self.smallest})
+            object.__setattr__(self, "smallest", {**SMALLEST, **self.smallest})
         return self
 
     def _wrong_variants(self) -> Iterator[Problem]:
@@ -222,9 +220,7 @@ class Experiment(BaseModel):
 
     def smallest_of(self, outcome: Outcome) -> float:
         """The smallest difference that matters in an outcome."""
-        if not isinstance(self.smallest, dict):
-            return self.smallest
-        return self.smallest.get(outcome, self.smallest[sort_of(outcome) or "loss"])
+        return smallest_of(outcome, self.smallest)
 
     def better(self, outcome: Outcome) -> Literal["lower", "higher"]:
         """Which way an outcome improves."""

@@ -16,6 +16,7 @@ GENERATORS: dict[Fraction, int] = {1: 0, "1/2": 1, "1/4": 2}  # factors whose le
 FEWEST = {1: 3, 2: 5}  # factors, of which so many may follow from the others
 MOST_CELLS = 256
 LONGEST = 60  # letters of a name
+RESERVED = "base"  # what the base is called in every experiment
 
 Words = tuple[frozenset[int], ...]
 
@@ -43,11 +44,18 @@ def combinations_of(factors: Mapping[str, Sequence[Any]], fraction: Fraction = 1
         chosen = {path: choices[level] for (path, choices), level in zip(factors.items(), row, strict=True)}
         levels = {path: choice_told(choice) for path, choice in chosen.items()}
         found.append(Combination(_name(levels.values()), chosen, levels))
-    names = [cell.name.lower() for cell in found]
-    return [
-        cell._replace(name=f"{cell.name[: LONGEST - 4]}.{number}") if names.count(cell.name.lower()) > 1 else cell
-        for number, cell in enumerate(found)
-    ]
+    return list(_apart(found))
+
+
+def _apart(cells: Sequence[Combination]) -> Iterator[Combination]:
+    """The cells under names that no file system, and no reader, takes for one another, or for the base's."""
+    taken = {RESERVED}
+    for number, cell in enumerate(cells):
+        name = cell.name
+        while name.lower() in taken:
+            name, number = f"{cell.name[: LONGEST - 4]}.{number}", number + 1
+        taken.add(name.lower())
+        yield cell._replace(name=name)
 
 
 def choice_told(choice: Any) -> str:

@@ -25,6 +25,8 @@ class Paired:
     """Variant less base, one a seed; None where either diverged."""
     noise: Sequence[float] = ()
     """A/A differences of this outcome, one for each seed in which both runs of the base finished."""
+    noise_lost: int = 0
+    """A/A pairs of which a run diverged. If all did, nothing is known of the noise, and nothing is shown to exceed it."""
     diverged: int = 0
     """Seeds in which the variant diverged and the base did not."""
     base_diverged: int = 0
@@ -94,7 +96,7 @@ def findings(pairs: Sequence[Paired], *, alpha: float = 0.05) -> list[Finding]:
                 floor=floor,
                 family=family,
                 significant=p is not None and p < alpha,
-                outside_noise=test is not None and abs(test.mean) > (floor or 0.0),
+                outside_noise=test is not None and abs(test.mean) > (math.inf if floor is None and pair.noise_lost else floor or 0.0),
             )
         )
     return found
@@ -102,4 +104,4 @@ def findings(pairs: Sequence[Paired], *, alpha: float = 0.05) -> list[Finding]:
 
 def holm(ps: Sequence[float]) -> list[float]:
     """Holm's adjusted p-values, in the order given."""
-    return [float(p) for p in multipletests(ps, method="holm")[1]] if len(ps) else []
+    return [float(p) for p in multipletests(ps, method="holm")[1]] if len(ps) > 1 else list(ps)  # alone there is nothing to correct

@@ -1,11 +1,17 @@
 """What can be compared: loss, loss@4x at four times the trained length, accuracy, accuracy:<probe>."""
 
+import math
 import re
-from typing import Literal
+from collections.abc import Mapping
+from typing import Final, Literal
 
 from llamazoo.ablation.results import Outcome
+from llamazoo.errors import Problem, SpecError
 
-__all__ = ["at_length", "better", "length_of", "on_probe", "probe_of", "sort_of"]
+__all__ = ["SMALLEST", "at_length", "better", "length_of", "on_probe", "probe_of", "smallest_of", "sort_of"]
+
+SMALLEST: Final[Mapping[Outcome, float]] = {"loss": 0.01, "accuracy": 0.02}
+"""The smallest difference that matters unless an experiment says otherwise: nats a token, and share of right answers."""
 
 AT_LENGTH = re.compile(r"loss@([1-9][0-9]?)x")
 ON_PROBE = re.compile(r"accuracy:(.+)")
@@ -42,3 +48,20 @@ def at_length(length: int) -> Outcome:
 
 def on_probe(probe: str) -> Outcome:
     return f"accuracy:{probe}"
+
+
+def smallest_of(outcome: Outcome, smallest: float | Mapping[Outcome, float]) -> float:
+    """The smallest difference that matters in an outcome: one number for all, or by outcome, where `loss` speaks for `loss@4x` too.
+
+    Raises SpecError for an outcome of which nothing is said, and for what is not above zero.
+    """
+    if isinstance(smallest, Mapping):
+        stem = sort_of(outcome) or outcome
+        found = smallest.get(outcome, smallest.get(stem))
+        if found is None:
+            raise SpecError(Problem(("smallest",), f"says nothing of {outcome}; add `{stem}`, in units of that outcome"))
+    else:
+        found = smallest
+    if not 0 < found < math.inf:
+        raise SpecError(Problem(("smallest", outcome), f"found {found}; must be more than 0"))
+    return found

@@ -1,7 +1,9 @@
 """The plan of an experiment: every run that it takes, as data from which the run follows, before anything is run.
 
-There are two stages. First each variant is tried at each learning rate, on seeds of its own; then, at the rate that was chosen for
-it, it is evaluated, and the base once more from other first values, so that it is known what two runs of one model differ by.
+There are two stages. First each variant is tried at each learning rate, once for each seed and apart from that seed's evaluation; then
+each seed evaluates it at the rate that was best in its own trial, and the base once more from other first values, so that it is known
+what two runs of one model differ by. With one choice for all seeds, a rate that was chosen by bad luck would be a difference in every
+seed, which no test over seeds could tell from one that is real.
 """
 
 import hashlib
@@ -24,7 +26,7 @@ __all__ = ["Choice", "Job", "Plan", "Role", "choose", "plan"]
 Role = Literal["tuning", "evaluation", "noise", "probe"]
 
 VERSION = 1  # of what a job means: a change of it makes every run a new one
-TUNING, NOISE = 10_000, 20_000  # the first seeds of these roles: there are at most 1,000 of each
+TUNING, NOISE = 10_000, 20_000  # what is added to a seed in these roles: seeds are below 9,000
 STRIDE = 1_000_000  # between the seeds of specs whose own seeds differ by one
 
 
@@ -68,11 +70,14 @@ class Job(BaseModel):
 
 
 class Choice(NamedTuple):
-    """The learning rate of a variant, and how it was found."""
+    """The learning rates of a variant, and how they were found."""
 
+    by_seed: dict[int, float]
+    """Of each seed, the rate that was best in its own trial."""
     lr: float
+    """The rate with the lowest mean over all trials."""
     at_edge: bool
-    """It is the lowest or the highest of several: a wider grid might find a better one."""
+    """That one is the lowest or the highest of several: a wider grid might find a better one."""
     curve: list[LearningRate]
 
 
@@ -87,35 +92,40 @@ class Plan:
         self.code = {each.name: code_of(each.spec) for each in self.candidates}
 
     def tuning_jobs(self) -> list[Job]:
-        """The first stage: each variant at each learning rate; none if there is only one rate."""
+        """The first stage: for each seed, each variant at each learning rate; none if there is only one rate."""
         experiment = self.experiment
         if len(experiment.train.rates) == 1:
             return []
         return [
             self._job(each, "tuning", None, seed, experiment.train.at(lr))
-            for seed in range(experiment.tuning_seeds)
+            for seed in experiment.seed_numbers
             for each in self.candidates
             for lr in experiment.train.rates
         ]
 
-    def final_jobs(self, chosen: Mapping[str, float]) -> list[Job]:
-        """The second stage, at the learning rate of each variant by name: evaluation, noise, probes. Raises KeyError for one without."""
+    def final_jobs(self, chosen: Mapping[str, Mapping[int, float]]) -> list[Job]:
+        """The second stage, at the learning rate of each variant and seed: evaluation, noise, probes. Raises KeyError for one without."""
         return list(self._final(chosen))
 
-    def _final(self, chosen: Mapping[str, float]) -> Iterator[Job]:
+    def all_jobs(self) -> list[Job]:
+        """As many as there will be, with the lowest learning rate in place of those that are chosen on the way."""
+        any_rate = dict.fromkeys(self.experiment.seed_numbers, self.experiment.train.rates[0])
+        return [*self.tuning_jobs(), *self.final_jobs({each.name: any_rate for each in self.candidates})]
+
+    def _final(self, chosen: Mapping[str, Mapping[int, float]]) -> Iterator[Job]:
         experiment = self.experiment
         measured = {probe_of(outcome) for outcome in experiment.outcomes}
         for seed in experiment.seed_numbers:
             for each in self.candidates:
-                yield self._job(each, "evaluation", None, seed, experiment.train.at(chosen[each.name]))
+                yield self._job(each, "evaluation", None, seed, experiment.train.at(chosen[each.name][seed]))
             if experiment.noise:
-                yield self._job(self.candidates[0], "noise", None, seed, experiment.train.at(chosen[BASE]))
+                yield self._job(self.candidates[0], "noise", None, seed, experiment.train.at(chosen[BASE][seed]))
             for probe in experiment.probes:
                 training = experiment.training_on(probe)
                 for each in self.candidates:
-                    yield self._job(each, "probe", probe, seed, training.at(chosen[each.name]))
+                    yield self._job(each, "probe", probe, seed, training.at(chosen[each.name][seed]))
                 if experiment.noise and probe in measured:  # its floor is asked for
-                    yield self._job(self.candidates[0], "noise", probe, seed, training.at(chosen[BASE]))
+                    yield self._job(self.candidates[0], "noise", probe, seed, training.at(chosen[BASE][seed]))
 
     def _job(self, candidate: Candidate, role: Role, probe: str | None, seed: int, recipe: Recipe) -> Job:
         """Of equal seed, all variants have the same first values where they are alike, and the same order of examples."""
@@ -143,28 +153,32 @@ def plan(experiment: Experiment, fingerprints: Mapping[str | None, str] | None =
 
 
 def choose(experiment: Experiment, tuned: Iterable[Run]) -> dict[str, Choice]:
-    """The learning rate of each variant: of all that were tried, the one with the lowest mean loss at the end.
+    """The learning rates of each variant: each seed takes the one with the lowest loss at the end of its own trial.
 
-    A rate at which a run diverged is only taken where there is no other; of equal ones the lower is. A variant that diverged at
-    each gets the lowest, and its evaluation will tell whether it is unstable. Raises TrainingError where the base did, since there is
-    nothing to compare with then, and where a run of the plan is missing.
+    So the choice is part of what a seed stands for, and its luck is among the noise that the test over seeds sees. A rate at which a
+    run diverged is only taken where there is no other; of equal ones the lower is. A variant that diverged at each gets the lowest,
+    and its evaluation will tell whether it is unstable. Raises TrainingError where the base diverged in all of its trials, since there
+    is nothing to compare with then, and where a run of the plan is missing.
     """
-    rates, losses = experiment.train.rates, _losses(tuned)
+    rates, seeds, losses = experiment.train.rates, experiment.seed_numbers, _losses(tuned)
     if len(rates) == 1:
-        return {each.name: Choice(rates[0], False, [LearningRate(lr=rates[0], losses=[])]) for each in experiment.candidates}
+        alone, curve = dict.fromkeys(seeds, rates[0]), [LearningRate(lr=rates[0], losses=[], chosen=len(seeds))]
+        return {each.name: Choice(alone, rates[0], False, curve) for each in experiment.candidates}
     chosen = {}
     for each in experiment.candidates:
-        wanted = [(each.name, lr, seed) for lr in rates for seed in range(experiment.tuning_seeds)]
+        wanted = [(each.name, lr, seed) for lr in rates for seed in seeds]
         missing = [key for key in wanted if key not in losses]
         if missing:
             name, lr, seed = missing[0]
             raise TrainingError(f"{len(missing)} of {len(wanted)} tuning runs of {name!r} are missing, the first: lr {lr:g}, seed {seed}")
-        curve = [LearningRate(lr=lr, losses=[losses[each.name, lr, seed] for seed in range(experiment.tuning_seeds)]) for lr in rates]
-        if each.name == BASE and all(loss is None for point in curve for loss in point.losses):
-            tried = ", ".join(f"{lr:g}" for lr in rates)
-            raise TrainingError(f"the base diverged at every learning rate ({tried}): there is nothing to compare with; try lower ones")
-        lr = min(curve, key=_merit).lr
-        chosen[each.name] = Choice(lr, lr in (rates[0], rates[-1]), curve)
+        tried = {lr: [losses[each.name, lr, seed] for seed in seeds] for lr in rates}
+        if each.name == BASE and all(loss is None for line in tried.values() for loss in line):
+            told = ", ".join(f"{lr:g}" for lr in rates)
+            raise TrainingError(f"the base diverged at every learning rate ({told}): there is nothing to compare with; try lower ones")
+        by_seed = {seed: min(rates, key=lambda lr: _merit(lr, [tried[lr][i]])) for i, seed in enumerate(seeds)}
+        best = min(rates, key=lambda lr: _merit(lr, tried[lr]))
+        curve = [LearningRate(lr=lr, losses=line, chosen=list(by_seed.values()).count(lr)) for lr, line in tried.items()]
+        chosen[each.name] = Choice(by_seed, best, best in (rates[0], rates[-1]), curve)
     return chosen
 
 
@@ -174,8 +188,7 @@ def _losses(tuned: Iterable[Run]) -> dict[tuple[str, float, int], float | None]:
     return {(run.variant, run.lr, run.seed): None if run.diverged else run.outcomes.get("loss") for run in runs}
 
 
-def _merit(point: LearningRate) -> tuple[int, float, float]:
+def _merit(lr: float, losses: list[float | None]) -> tuple[int, float, float]:
     """The less, the better: how many runs diverged, the mean loss of the others, the rate."""
-    finished = [loss for loss in point.losses if loss is not None]
-    mean = sum(finished) / len(finished) if finished else 0.0
-    return len(point.losses) - len(finished), mean, point.lr
+    finished = [loss for loss in losses if loss is not None]
+    return len(losses) - len(finished), sum(finished) / len(finished) if finished else 0.0, lr

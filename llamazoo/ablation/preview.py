@@ -4,13 +4,13 @@ from collections.abc import Iterable, Iterator
 
 from pydantic import BaseModel, ConfigDict
 
+from llamazoo.ablation.cautions import cautions
 from llamazoo.ablation.plan import Job, Plan, Role
 from llamazoo.ablation.results import Costs, FieldDifference, Matched
 
 __all__ = ["Preview", "PreviewStage", "PreviewVariant", "preview"]
 
 BACKWARD = 3  # a training step takes so many times the operations of its forward. Kaplan et al. 2020, section 2.1
-FEWEST = 3  # seeds below which hardly any difference can be shown
 
 
 class Record(BaseModel):
@@ -55,8 +55,8 @@ class Preview(Record):
 def preview(plan: Plan) -> Preview:
     """What the plan takes, all of it; which learning rates are chosen later changes nothing in that."""
     experiment = plan.experiment
-    any_rate = {each.name: experiment.train.rates[0] for each in plan.candidates}
-    stages = list(_stages(plan, [*plan.tuning_jobs(), *plan.final_jobs(any_rate)]))
+    stages = list(_stages(plan, plan.all_jobs()))
+    off = {each.name: each.matched.off for each in plan.candidates}
     return Preview(
         name=experiment.name,
         variants=[
@@ -67,7 +67,7 @@ def preview(plan: Plan) -> Preview:
         jobs=sum(stage.jobs for stage in stages),
         tokens=sum(stage.tokens for stage in stages),
         flops=sum(stage.flops for stage in stages),
-        warnings=list(_warnings(plan)),
+        warnings=list(cautions(experiment.seeds, experiment.train.rates, noise=experiment.noise, off=off)),
     )
 
 
@@ -79,18 +79,3 @@ def _stages(plan: Plan, jobs: Iterable[Job]) -> Iterator[PreviewStage]:
     for (role, probe), same in found.items():
         flops = sum(BACKWARD * costs[job.variant] * job.tokens for job in same)
         yield PreviewStage(role=role, probe=probe, jobs=len(same), tokens=sum(job.tokens for job in same), flops=flops)
-
-
-def _warnings(plan: Plan) -> Iterator[str]:
-    experiment = plan.experiment
-    if experiment.seeds < FEWEST:
-        yield f"with fewer than {FEWEST} seeds hardly any difference can be shown; seeds is {experiment.seeds}"
-    if len(experiment.train.rates) == 1:
-        yield f"one learning rate for all ({experiment.train.rates[0]:g}): a variant that needs another one looks worse than it is"
-    if not experiment.noise:
-        yield "without noise runs it is not known what two runs of the base differ by"
-    if experiment.match == "none":
-        off = [each for each in plan.candidates if abs(each.matched.off) > 0.005]
-        told = ", ".join(f"{each.name} {each.matched.off:+.1%}" for each in off)
-        if off:
-            yield f"sizes are not matched: {told}"

@@ -22,10 +22,10 @@ def _apart(rates: list[float]) -> list[float]:
 
 
 class ExperimentTraining(Training):
-    """How each model is trained, and the learning rates of which one is chosen for each variant."""
+    """How each model is trained, and the learning rates to choose from."""
 
     lr: Positive | Annotated[list[Positive], Field(min_length=1), AfterValidator(_apart)]
-    """The height of the learning rate; of several, each variant gets the one that is best for it on seeds of its own."""
+    """The height of the learning rate; of several, each seed of each variant takes the one that was best in a trial of its own."""
 
     @property
     def rates(self) -> list[float]:

@@ -65,7 +65,9 @@ class Run(Record):
 class LearningRate(Record):
     lr: float
     losses: list[float | None]
-    """Final validation loss of each tuning seed; None where it diverged."""
+    """Final validation loss of each seed's trial; None where it diverged."""
+    chosen: int
+    """How many seeds took this rate, since it was the best of their own trials."""
 
 
 class FieldDifference(Record):
@@ -135,8 +137,9 @@ class Variant(Record):
     costs: Costs
     learning_rates: list[LearningRate]
     lr: float
+    """The learning rate with the lowest mean loss over all trials; each run has the one that its own seed chose."""
     at_edge: bool
-    """The chosen learning rate is the lowest or the highest of several: a wider grid might find a better one."""
+    """That is the lowest or the highest of several: a wider grid might find a better one."""
     runs: list[Run]
     """Of evaluation, and on probes."""
     comparisons: list[Comparison] = []
@@ -165,10 +168,12 @@ class Effect(Record):
     against: list[str] = []
     """And the one that it is changed from."""
     estimate: float
-    low: float
-    high: float
+    low: float | None
+    """The confidence interval's ends, simultaneous over all effects on this outcome; None where no spread was seen."""
+    high: float | None
     p: float
     p_adjusted: float
+    """After Holm's correction over all effects on this outcome."""
     aliases: list[str] = []
     """Effects that this fraction of the grid cannot tell from it."""
 

@@ -55,10 +55,16 @@ def _figures(finding: Finding, test: PairedTest, alpha: float) -> str:
         (
             _interval(finding, test, alpha),
             f"p {p_value(finding.p_adjusted or 0.0)}" + (f" after Holm over {finding.family}" if finding.family > 1 else ""),
-            "no A/A runs" if finding.floor is None else f"noise {finding.floor:#.2g}",
+            _noise(finding),
             _seeds(test.seeds),
         )
     )
+
+
+def _noise(finding: Finding) -> str:
+    if finding.floor is None:
+        return "all A/A runs diverged" if finding.paired.noise_lost else "no A/A runs"
+    return f"noise {finding.floor:#.2g}"
 
 
 def _interval(finding: Finding, test: PairedTest, alpha: float) -> str:
@@ -84,7 +90,8 @@ def _beside(finding: Finding, test: PairedTest, able: Sensitivity) -> str:
 
 
 def _why(verdict: Verdict, finding: Finding, able: Sensitivity) -> str:
-    noise = "; significant, but inside the noise" if finding.significant else ""
+    unknown = finding.floor is None  # it was to be measured, or there would be nothing to be inside of
+    noise = f"; significant, but {'nothing is known of the noise' if unknown else 'inside the noise'}" if finding.significant else ""
     if verdict == "no difference shown":
         if finding.within(able.smallest):
             return f"{noise}; equivalent: the interval lies within the {able.smallest:g} that matters"

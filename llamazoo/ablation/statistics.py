@@ -16,10 +16,10 @@ References: Holm, Scand. J. Statist. 6 (1979) 65. Hedges, J. Educ. Statist. 6 (1
 (1987) 657. Lakens, Front. Psychol. 4 (2013) 863; Soc. Psychol. Personal. Sci. 8 (2017) 355. Hoenig & Heisey, Am. Statist. 55 (2001) 19.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 
 from llamazoo.ablation.findings import Finding, Paired, findings
+from llamazoo.ablation.outcomes import SMALLEST, smallest_of
 from llamazoo.ablation.paired import noise_spread
 from llamazoo.ablation.power import Sensitivity, seeds_needed
 from llamazoo.ablation.power import power as power_of
@@ -27,10 +27,7 @@ from llamazoo.ablation.results import Comparison, Outcome, Verdict
 from llamazoo.ablation.sentences import sentence
 from llamazoo.errors import Problem, SpecError
 
-__all__ = ["SMALLEST", "compare"]
-
-SMALLEST: Mapping[Outcome, float] = {"loss": 0.01, "accuracy": 0.02}
-"""The smallest difference that matters unless an experiment says otherwise: nats a token, and share of right answers."""
+__all__ = ["compare"]
 
 
 def compare(
@@ -46,23 +43,10 @@ def compare(
     """
     if not 0 < power < 1:
         raise SpecError(Problem(("power",), f"found {power}; must be between 0 and 1"))
-    least = [_smallest(pair.outcome, smallest) for pair in pairs]
+    least = [smallest_of(pair.outcome, smallest) for pair in pairs]
     found = findings(pairs, alpha=alpha)
     planned = max(1, sum(not pair.diverged for pair in pairs))
     return [_told(f, _sensitivity(f, size, alpha, power, planned), alpha) for f, size in zip(found, least, strict=True)]
-
-
-def _smallest(outcome: Outcome, smallest: float | Mapping[Outcome, float]) -> float:
-    if isinstance(smallest, Mapping):
-        stem = outcome.split("@")[0].split(":")[0]
-        found = smallest.get(outcome, smallest.get(stem))
-        if found is None:
-            raise SpecError(Problem(("smallest",), f"says nothing of {outcome}; add `{stem}`, in units of that outcome"))
-    else:
-        found = smallest
-    if not 0 < found < math.inf:
-        raise SpecError(Problem(("smallest", outcome), f"found {found}; must be more than 0"))
-    return found
 
 
 def _sensitivity(finding: Finding, smallest: float, alpha: float, target: float, family: int) -> Sensitivity:

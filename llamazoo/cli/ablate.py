@@ -14,6 +14,7 @@ from llamazoo.ablation.estimate import seconds_of
 from llamazoo.ablation.launch import LAUNCHERS
 from llamazoo.ablation.plan import plan
 from llamazoo.ablation.preview import Preview, preview
+from llamazoo.ablation.report.answer import warnings
 from llamazoo.ablation.results import Variant
 from llamazoo.cli.arguments import AsJson, PartsFiles, Settings, overrides
 from llamazoo.cli.printed import console, counted, print_json, table
@@ -64,6 +65,8 @@ def _answer(results: Results, folder: Path) -> None:
         told = " ".join(f"{c.outcome}: {c.sentence}." for c in each.comparisons) or "the base"
         grid.add_row(visible(each.name), counted(each.costs.parameters), _loss(each), visible(told))
     out.print(grid)
+    for warning in warnings(results):
+        out.print(visible(f"note: {warning}"), style="yellow")
     out.print(f"report: {visible(str(folder / 'report.html'))}", soft_wrap=True)
 
 
@@ -76,8 +79,7 @@ def _loss(variant: Variant) -> str:
 def _preview(experiment: Experiment, registry: Registry, workers: int | None, json: bool) -> None:
     planned = plan(experiment)
     told = preview(planned)
-    any_rate = {each.name: experiment.train.rates[0] for each in planned.candidates}
-    jobs = [*planned.tuning_jobs(), *planned.final_jobs(any_rate)]
+    jobs = planned.all_jobs()
     seconds = sum(seconds_of(jobs, opened(experiment), registry))
     at_once = min(len(jobs), workers or max(1, (os.cpu_count() or 1) // experiment.train.threads))
     if json:

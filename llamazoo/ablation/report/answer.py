@@ -1,8 +1,10 @@
 """The question, the answer to it, and what to be careful about, in words."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from llamazoo.ablation.cautions import cautions
 from llamazoo.ablation.report.cast import evaluations
 from llamazoo.ablation.report.spelling import rate, what
 from llamazoo.ablation.results import Comparison, Outcome, Results, Variant, Verdict
@@ -65,7 +67,7 @@ def design(results: Results) -> str:
     facts.append("sizes not matched" if matched == {"none"} else f"matched in {_listed(sorted(matched - {'none'}))}")
     tried = sorted({t.lr for v in results.variants for t in v.learning_rates})
     if len(tried) > 1:
-        facts.append(f"learning rate chosen for each of {', '.join(map(rate, tried))}")
+        facts.append(f"learning rate of {', '.join(map(rate, tried))}, chosen by a trial of each seed")
     else:
         facts.append(f"learning rate {rate(base.lr)}")
     count = len(results.noise.runs) if results.noise else 0
@@ -77,6 +79,7 @@ def warnings(results: Results) -> Iterator[str]:
     """What a reader must not overlook."""
     for variant in results.variants:
         yield from _diverged(variant)
+        yield from _beyond_guessing(variant)
         skipped = sum(run.skipped for run in variant.runs)
         if skipped:
             yield f"{variant.name}: {skipped} steps were skipped for a loss or gradient that was not finite"
@@ -91,8 +94,9 @@ def warnings(results: Results) -> Iterator[str]:
     for run in results.noise.runs if results.noise else ():
         if run.diverged is not None:
             yield f"noise: the base's second run of seed {run.seed} diverged: {run.diverged}"
-    if results.noise is None:
-        yield "the noise floor was not measured: nothing tells how far two runs of the base differ by chance"
+    rates = sorted({tried.lr for variant in results.variants for tried in variant.learning_rates})
+    off = {variant.name: variant.matched.off for variant in results.variants}
+    yield from cautions(len(evaluations(results.variant(results.base))), rates, noise=results.noise is not None, off=off)
 
 
 def _diverged(variant: Variant) -> Iterator[str]:
@@ -102,6 +106,16 @@ def _diverged(variant: Variant) -> Iterator[str]:
         lost = [f"seed {run.seed}: {run.diverged}" for run in runs if run.diverged is not None]
         if lost:
             yield f"{variant.name}: {len(lost)} of {len(runs)} runs{f' on {probe}' if probe else ''} diverged ({'; '.join(lost)})"
+
+
+def _beyond_guessing(variant: Variant) -> Iterator[str]:
+    """Runs that blew up to a loss that is finite: worse than a uniform guess, which untrained models are close to."""
+    size = variant.spec.get("vocab_size")
+    found = [(run.seed, run.outcomes.get("loss")) for run in evaluations(variant)]
+    told = [f"seed {seed}: {loss:.4g}" for seed, loss in found if size and loss is not None and loss > math.log(size)]
+    if told:
+        ended = f"{len(told)} of {len(found)} runs ended worse than guessing ({'; '.join(told)})"
+        yield f"{variant.name}: {ended}, so it is unstable, or was hardly trained"
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -9,7 +9,9 @@ from llamazoo.ablation.report.probes import probes
 from llamazoo.ablation.report.rates import rates
 from llamazoo.ablation.results import Results, Timings
 
-__all__ = ["charts"]
+__all__ = ["KEYS", "charts"]
+
+KEYS = ("differences", "effects", "loss-curves", "learning-rates", "cost-quality", "lengths", "probes")
 
 
 def charts(results: Results, timings: Timings | None = None) -> list[Chart]:

@@ -81,7 +81,7 @@ def effects(results: Results) -> Chart | None:
         return None
     caption = (
         "What changing one factor, or two together, does over all choices of the others: the estimate with its confidence interval and "
-        f"its p-value after Holm's correction. Filled: p below {bound:g}."
+        f"its p-value after Holm's correction over the effects on the same outcome, a family of their own. Filled: p below {bound:g}."
     )
     return Chart("effects", "Effects of factors", caption, tuple(rows), left=190, right=140)
 

@@ -17,7 +17,7 @@ PALE = Style("#9a9a9a", "dot")
 
 
 def rates(results: Results) -> Chart | None:
-    """Final losses of the tuning seeds against the learning rate, with the one that was chosen."""
+    """Final losses of each seed's trials against the learning rate, with the best mean."""
     members = [member for member in cast(results) if len(member.variant.learning_rates) > 1]
     if not members:
         return None
@@ -42,9 +42,9 @@ def rates(results: Results) -> Chart | None:
     for i in range(0, len(panels), COLUMNS):
         rows.append(Row(HIGH, tuple(panels[i : i + COLUMNS]), COLUMNS, last=any(panel.x.title for panel in panels[i : i + COLUMNS])))
     caption = (
-        "Final validation loss for every learning rate that was tried, on seeds of their own; points are seeds, lines their means, the "
-        "dotted line is the base's. A ring marks the rate that was chosen, a cross at the top a run that diverged, a triangle there a "
-        "loss beyond the panel."
+        "Final validation loss at every learning rate in the trials of each seed, which are apart from its evaluation; points are seeds, "
+        "lines their means, the dotted line is the base's. Each seed takes the best of its own trials; a ring marks the best mean, a cross "
+        "at the top a run that diverged, a triangle there a loss beyond the panel."
     )
     return Chart("learning-rates", "Learning rates", caption, tuple(rows), notes=tuple(_edges(members)))
 
@@ -54,11 +54,12 @@ def _panel(member: Member, x: Axis, y: Axis, behind: list[Mark]) -> Panel:
     for tried in member.variant.learning_rates:
         marks += _seeds(member, tried, y)
     chosen = next((t for t in member.variant.learning_rates if t.lr == member.variant.lr), None)
-    mean = spread(chosen.losses)[0] if chosen else None
+    assert chosen is not None
+    mean = spread(chosen.losses)[0]
     at = math.log10(member.variant.lr)
     marks.append(Rule(at, dashed=True))
     if mean is not None and mean <= y.high:
-        tip = f"{member.label}\nchosen: {rate(member.variant.lr)}, mean loss {fixed(mean, 4)}"
+        tip = f"{member.label}\n{rate(member.variant.lr)}: mean loss {fixed(mean, 4)}, taken by {_seeds_told(chosen.chosen)}"
         marks.append(Dots(member.style, (at,), (mean,), tips=(tip,), size=15, hollow=True, marker="ring"))
     title = f"{shortened(member.label, LABEL, 100)} (edge)" if member.variant.at_edge else member.label
     return Panel(title, x, y, tuple(marks), warn=member.variant.at_edge)
@@ -86,6 +87,10 @@ def _seeds(member: Member, tried: LearningRate, y: Axis) -> list[Mark]:
     return marks
 
 
+def _seeds_told(count: int) -> str:
+    return f"{count} seed{'s' * (count != 1)}"
+
+
 def _edges(members: list[Member]) -> list[str]:
     told = [f"{m.label} ({rate(m.variant.lr)})" for m in members if m.variant.at_edge]
-    return [f"Chosen at the end of what was tried, so that a wider grid might find a better one: {', '.join(told)}."] if told else []
+    return [f"Best at the end of what was tried, so that a wider grid might find a better one: {', '.join(told)}."] if told else []

@@ -63,9 +63,13 @@ def _mean(variant: Variant, outcome: Outcome) -> str:
 def _compared(found: Comparison | None, places: int, *, is_base: bool) -> tuple[Cell | str, ...]:
     if found is None:
         return (NOTHING, NOTHING, NOTHING, NOTHING, "base" if is_base else "not compared")
-    interval = f"{signed(found.low, places)} to {signed(found.high, places)}" if found.low is not None else NOTHING
+    interval = _interval(found.low, found.high, places)
     figures = (signed(found.mean, places), interval, p_value(found.p_adjusted), fixed(found.noise, places))
     return (*figures, Cell(found.verdict, found.verdict, found.sentence))
+
+
+def _interval(low: float | None, high: float | None, places: int) -> str:
+    return NOTHING if low is None or high is None else f"{signed(low, places)} to {signed(high, places)}"
 
 
 def effects(results: Results) -> Table | None:
@@ -76,10 +80,9 @@ def effects(results: Results) -> Table | None:
     for e in results.effects:
         places = digits(e.outcome)
         name = " × ".join(f"{factor}={choice}" for factor, choice in zip(e.factors, e.choices, strict=False))
-        interval = f"{signed(e.low, places)} to {signed(e.high, places)}"
-        figures = (signed(e.estimate, places), interval, p_value(e.p_adjusted))
+        figures = (signed(e.estimate, places), _interval(e.low, e.high, places), p_value(e.p_adjusted))
         rows.append((name, " × ".join(e.against) or NOTHING, what(e.outcome), *figures, ", ".join(e.aliases) or NOTHING))
-    head = ("effect", "in place of", "outcome", "estimate", "interval", "p (Holm)", "cannot be told from")
+    head = ("effect", "in place of", "outcome", "estimate", "interval", "p (Holm, by outcome)", "cannot be told from")
     return _table("Effects of factors", head, rows, (0, 1, 2, 6))
 
 
@@ -120,15 +123,18 @@ def costs(results: Results, timings: Timings | None) -> Table:
 
 
 def learning_rates(results: Results) -> Table | None:
-    """The final loss of every tuning seed at every rate."""
+    """The final loss of each seed's trial at every rate, and how many seeds took which."""
     tried = sorted({t.lr for variant in results.variants for t in variant.learning_rates})
     if not tried:
         return None
     rows = []
     for variant in results.variants:
         at = {t.lr: ", ".join("diverged" if loss is None else fixed(loss, 4) for loss in t.losses) for t in variant.learning_rates}
-        rows.append((variant.name, *(at.get(lr, NOTHING) for lr in tried), rate(variant.lr) + (" (edge)" if variant.at_edge else "")))
-    return _table("Learning rates", ("variant", *map(rate, tried), "chosen"), rows)
+        taken = ", ".join(f"{rate(t.lr)} by {t.chosen}" for t in variant.learning_rates if t.chosen)
+        rows.append(
+            (variant.name, *(at.get(lr, NOTHING) for lr in tried), rate(variant.lr) + (" (edge)" if variant.at_edge else ""), taken)
+        )
+    return _table("Learning rates", ("variant", *map(rate, tried), "best mean", "taken by seeds"), rows)
 
 
 def seeds(results: Results) -> list[Table]:
