@@ -14,6 +14,7 @@ from llamazoo import ablation
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 RUN = ablation.run
 ABLATIONS = [path for path in EXAMPLES if path.stem.startswith("ablate_")]
+EXPERIMENTS = sorted((Path(__file__).parents[1] / "examples" / "experiments").glob("*.yaml"))
 TINY = ("base.dim=16", "base.hidden_dim=96", "base.n_layers=1", "data.max_bytes=200000", "seeds=1", "train.tokens=2048")
 TINY += ('match="none"', "noise=false", "train.lr=0.003", "train.batch_tokens=512", "train.evaluate_tokens=512")
 
@@ -41,6 +42,13 @@ def test_a_part_that_a_script_defines_is_found_by_other_processes(tmp_path: Path
     done = subprocess.run([sys.executable, str(path), str(tmp_path), *TINY], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     check_verdicts(done.stdout, runpy.run_path(str(path))["EXPERIMENT"], tmp_path)
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda p: p.stem)
+def test_an_experiment_is_read_matched_and_begins_with_its_question(path: Path) -> None:
+    assert path.read_text().startswith("# ")
+    for each in ablation.read_experiment(path).candidates:
+        assert abs(each.matched.off) <= 0.005
 
 
 def check_verdicts(printed: str, experiment: dict[str, Any], folder: Path) -> None:
