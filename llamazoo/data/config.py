@@ -68,4 +68,4 @@ def open_data(config: AnyData | Mapping[str, Any], cache: Path | None = None, *,
     SpecError for a description that cannot be, DataError for a corpus that cannot be read or has nothing to learn from.
     """
     read = read_data(config)
-    return (read.seen_from(folder) if folder is not None and isinstance(read, TEXTS) else read).open(cache)
+    return read.open(cache, folder=folder) if isinstance(read, TEXTS) else read.open(cache)

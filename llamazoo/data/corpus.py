@@ -2,11 +2,12 @@
 
 import hashlib
 import json
+import os
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from llamazoo.contract.options import Size
 from llamazoo.data.draws import checked_request
 from llamazoo.data.example import Examples
 from llamazoo.data.packing import Endless, OnePass
-from llamazoo.data.store import STORE_VERSION, TRAINED_FILE, Split, Store, default_cache, made_store, write_store
+from llamazoo.data.store import LAYOUT, STORE_VERSION, TRAINED_FILE, Split, Store, default_cache, made_store, write_store
 from llamazoo.data.texts.document import Document, Texts, first, held_out, utf8
 from llamazoo.data.texts.files import FileTexts
 from llamazoo.data.texts.hub import HubTexts
@@ -26,6 +27,9 @@ from llamazoo.errors import DataError, LlamazooError
 from llamazoo.generation.tokenizer import SentencePieceTokenizer, Tokenizer, load_tokenizer
 
 __all__ = ["Corpus", "FilesData", "HubData", "StdlibData", "TextData"]
+
+MARKS = "marks U+2581 read as spaces"
+SPACE_MARK = "\u2581"
 
 
 class Corpus:
@@ -83,29 +87,23 @@ class TextData(BaseModel, ABC):
     max_bytes: Size | None = None
     """Stop before the document with which the text would be larger than that."""
 
-    def seen_from(self, folder: Path) -> Self:
-        """The same with names of files as they are seen from a folder."""
-        if not isinstance(self.tokenizer, str) or self.tokenizer == BYTES:
-            return self
-        return self.model_copy(update={"tokenizer": str(folder / Path(self.tokenizer).expanduser())})
-
     @abstractmethod
-    def texts(self) -> Texts:
-        """The documents. Raises DataError."""
+    def texts(self, folder: Path | None = None) -> Texts:
+        """The documents; names of files count from `folder`, the current one unless given. Raises DataError."""
 
-    def open(self, cache: Path | None = None) -> Corpus:
+    def open(self, cache: Path | None = None, *, folder: Path | None = None) -> Corpus:
         """The tokens, made if they are not there yet. Raises DataError, and TokenizerError."""
-        texts = self.texts()
-        given = None if isinstance(self.tokenizer, Trained) else self._given(self.tokenizer)
+        texts = self.texts(folder)
+        given = None if isinstance(self.tokenizer, Trained) else self._given(self.tokenizer, folder or Path())
         chosen = self._digest_of_tokenizer(given)
         options = {"validation": self.validation, "max_documents": self.max_documents, "max_bytes": self.max_bytes}
-        key = hashlib.sha256(json.dumps([STORE_VERSION, texts.digest, chosen, options]).encode()).hexdigest()
+        key = hashlib.sha256(json.dumps([STORE_VERSION, LAYOUT, texts.digest, chosen, options]).encode()).hexdigest()
         store = made_store((cache or default_cache()) / "tokens" / key[:40], lambda draft: self._write(draft, texts, given))
         return Corpus(store, given or SentencePieceTokenizer(store.folder / TRAINED_FILE))
 
     @staticmethod
-    def _given(name: str) -> Tokenizer:
-        return ByteTokenizer() if name == BYTES else load_tokenizer(Path(name).expanduser())
+    def _given(name: str, folder: Path) -> Tokenizer:
+        return ByteTokenizer() if name == BYTES else load_tokenizer(folder / os.path.expanduser(name))
 
     def _digest_of_tokenizer(self, given: Tokenizer | None) -> str:
         if given is None:
@@ -114,13 +112,16 @@ class TextData(BaseModel, ABC):
         return BYTES if self.tokenizer == BYTES else tokenizer_digest(given)
 
     def _write(self, draft: Path, texts: Texts, tokenizer: Tokenizer | None) -> None:
+        trained = tokenizer is None
         if tokenizer is None:
             assert isinstance(self.tokenizer, Trained)
             learned_from = (document.text for document in self._read(texts) if self._split(document) == "training")
             train_sentencepiece(learned_from, self.tokenizer.sentencepiece, draft / TRAINED_FILE)
             tokenizer = SentencePieceTokenizer(draft / TRAINED_FILE)
-        told = "bytes" if self.tokenizer == BYTES else "from a file" if isinstance(self.tokenizer, str) else "trained on the corpus"
         left_out: Counter[str] = Counter({"empty documents": 0})
+        if trained:
+            left_out[MARKS] = 0
+        told = "bytes" if self.tokenizer == BYTES else "from a file" if isinstance(self.tokenizer, str) else "trained on the corpus"
         write_store(
             draft,
             self._encoded(texts, tokenizer, left_out),
@@ -138,6 +139,8 @@ class TextData(BaseModel, ABC):
         for document in self._read(texts):
             ids = _ids(document, tokenizer) if document.text else np.empty(0, dtype=np.int64)
             if len(ids):
+                if MARKS in left_out:
+                    left_out[MARKS] += document.text.count(SPACE_MARK)
                 yield self._split(document), ids, len(utf8(document))
             else:
                 left_out["empty documents"] += 1
@@ -158,7 +161,7 @@ class StdlibData(TextData):
 
     source: Literal["stdlib"] = "stdlib"
 
-    def texts(self) -> Texts:
+    def texts(self, folder: Path | None = None) -> Texts:
         return LibraryTexts()
 
 
@@ -171,12 +174,8 @@ class FilesData(TextData):
     text: str = "text"
     """The field of a line, or the column, that holds the text."""
 
-    def seen_from(self, folder: Path) -> Self:
-        paths = [str(folder / Path(path).expanduser()) for path in self.paths]
-        return super().seen_from(folder).model_copy(update={"paths": paths})
-
-    def texts(self) -> Texts:
-        return FileTexts(self.paths, self.text)
+    def texts(self, folder: Path | None = None) -> Texts:
+        return FileTexts(self.paths, self.text, folder)
 
 
 class HubData(TextData):
@@ -184,7 +183,7 @@ class HubData(TextData):
 
     source: Literal["hf"] = "hf"
     name: Annotated[str, Field(min_length=1)]
-    """Its name, or a folder."""
+    """Its name, or a folder: one that is there, or whatever begins with `./`, `../`, `/` or `~/`."""
     config: str | None = None
     """Which of its configurations."""
     split: str = "train"
@@ -194,5 +193,5 @@ class HubData(TextData):
     text: str = "text"
     """The column that holds the text."""
 
-    def texts(self) -> Texts:
-        return HubTexts(self.name, self.config, self.split, self.revision, self.text)
+    def texts(self, folder: Path | None = None) -> Texts:
+        return HubTexts(self.name, self.config, self.split, self.revision, self.text, folder)

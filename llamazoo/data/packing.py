@@ -40,6 +40,7 @@ class Order(NamedTuple):
 
 
 def drawn_order(lengths: NDArray[np.int64], seed: int, purpose: Purpose, epoch: int) -> Order:
+    """The order in which one epoch reads the documents of these lengths."""
     order = draws(seed, purpose, epoch).permutation(len(lengths))
     return Order(order, np.cumsum(lengths[order]))
 

@@ -1,14 +1,13 @@
 """Tokens on disk: made once, whole or not at all, checked when opened, and memory-mapped.
 
-A store is a folder: `store.json`, and for each split its ids in one flat file and where documents begin in another.
+A store is a folder: `store.json`, and for each split its ids in one flat file and where documents begin in another. `store.json` has
+the sum of every other file; its own stands in `store.sha256`, as `sha256sum -c` reads it.
 """
 
 import errno
 import functools
 import hashlib
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final, Literal, Self
@@ -17,12 +16,27 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from llamazoo.data.drafts import draft_of, remove_left
 from llamazoo.errors import DataError
 
-__all__ = ["SPLITS", "STORE_VERSION", "TRAINED_FILE", "Split", "Store", "StoredDocuments", "default_cache", "made_store", "write_store"]
+__all__ = [
+    "LAYOUT",
+    "SPLITS",
+    "STORE_VERSION",
+    "TRAINED_FILE",
+    "Split",
+    "Store",
+    "StoredDocuments",
+    "default_cache",
+    "made_store",
+    "write_header",
+    "write_store",
+]
 
-STORE_VERSION: Final = 1
+STORE_VERSION: Final = 1  # of what the tokens follow from; fingerprints have it
+LAYOUT: Final = 2  # of the folder; only where it lies follows from it
 HEADER = "store.json"
+HEADER_SUM = "store.sha256"
 TRAINED_FILE = "tokenizer.model"  # where a tokenizer that was trained on the corpus lies
 SPLITS: tuple["Split", "Split"] = ("training", "validation")
 CHUNK = 1 << 20
@@ -33,20 +47,26 @@ Split = Literal["training", "validation"]
 def default_cache() -> Path:
     """Where tokens are kept: LLAMAZOO_CACHE, or llamazoo in XDG_CACHE_HOME, or in ~/.cache."""
     if own := os.environ.get("LLAMAZOO_CACHE"):
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "llamazoo"
+        return Path(os.path.expanduser(own))
+    return Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")) / "llamazoo"
 
 
 class Record(BaseModel):
+    """A part of `store.json`; nothing in it is coerced or unknown."""
+
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
 
 class FileSum(Record):
+    """By which a file is known again."""
+
     bytes: int = Field(ge=0)
     sha256: str
 
 
 class SplitSum(Record):
+    """How much one split holds."""
+
     documents: int = Field(gt=0)
     tokens: int = Field(gt=0)
     bytes: int = Field(ge=0)
@@ -56,7 +76,7 @@ class SplitSum(Record):
 class Header(Record):
     """What the folder holds."""
 
-    version: Literal[1] = STORE_VERSION
+    version: Literal[2] = LAYOUT
     dtype: Literal["<u2", "<u4"]
     vocab_size: int = Field(gt=0)
     splits: dict[Split, SplitSum]
@@ -114,6 +134,8 @@ class Store:
                     raise ValueError(f"{name} has {size} bytes instead of {sums.bytes}")
                 if _sha256(folder / name) != sums.sha256:
                     raise ValueError(f"{name} is not what was written: its SHA-256 is another")
+            for split in SPLITS:
+                _check_documents(self.documents(split), self.header)
         except (OSError, ValueError) as error:
             what = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else str(error)
             raise DataError(f"{folder}: these stored tokens are damaged: {what}; remove this folder, and they are made anew") from None
@@ -129,10 +151,30 @@ class Store:
 
 
 def _read_header(path: Path) -> Header:
+    data = path.read_bytes()
+    if path.with_name(HEADER_SUM).read_text(encoding="utf-8") != _sum_line(data):
+        raise ValueError(f"{path.name} is not as it was written: its SHA-256 is not that of {HEADER_SUM}")
     try:
-        return Header.model_validate_json(path.read_bytes())
+        return Header.model_validate_json(data)
     except ValidationError as error:
         raise ValueError(f"{path.name} is not as it was written ({error.error_count()} faults)") from None
+
+
+def _sum_line(header: bytes) -> str:
+    return f"{hashlib.sha256(header).hexdigest()}  {HEADER}\n"
+
+
+def _check_documents(documents: StoredDocuments, header: Header) -> None:
+    """Whether the files hold what `store.json` says of them; sums alone would let through what was written wrongly."""
+    sums, ids, offsets = documents.sums, f"{documents.split}.ids", f"{documents.split}.offsets"
+    for name, count, width in ((ids, sums.tokens, np.dtype(header.dtype).itemsize), (offsets, sums.documents + 1, 8)):
+        if header.files[name].bytes != count * width:
+            raise ValueError(f"{name} has {header.files[name].bytes} bytes; {HEADER} says {count} numbers of {width} bytes")
+    if documents.offsets[0] != 0 or documents.offsets[-1] != sums.tokens or documents.lengths.min() < 1:
+        raise ValueError(f"{offsets} does not rise from 0 to {sums.tokens}")
+    largest = max(int(documents.ids[at : at + CHUNK].max()) for at in range(0, sums.tokens, CHUNK))
+    if largest >= header.vocab_size:
+        raise ValueError(f"{ids} has the id {largest}, and {HEADER} says that there are {header.vocab_size}")
 
 
 def _sha256(path: Path) -> str:
@@ -188,7 +230,14 @@ def write_store(
     splits: dict[Split, SplitSum] = {"training": training.sums(), "validation": validation.sums()}
     sums = {path.name: FileSum(bytes=path.stat().st_size, sha256=_sha256(path)) for path in sorted(folder.iterdir())}
     header = Header(dtype=dtype, vocab_size=vocab_size, splits=splits, files=sums, facts=facts())
-    (folder / HEADER).write_text(header.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    write_header(folder, header)
+
+
+def write_header(folder: Path, header: Header) -> None:
+    """Write `store.json`, and the sum of it."""
+    data = (header.model_dump_json(indent=2) + "\n").encode()
+    (folder / HEADER).write_bytes(data)
+    (folder / HEADER_SUM).write_text(_sum_line(data), encoding="utf-8")
 
 
 def _check_splits(lengths: dict[str, list[int]]) -> None:
@@ -209,26 +258,30 @@ def made_store(folder: Path, write: Callable[[Path], None]) -> Store:
     """The store in `folder`, which is written first if there is none.
 
     It is written elsewhere and renamed, so that it is there whole or not at all; of two processes that write it at once,
-    the later throws its own away.
+    the later throws its own away. What a killed one left of it is removed.
     """
-    if not folder.exists():
+    if not _is_there(folder):
         try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+            remove_left(folder)
+            with draft_of(folder) as draft:
+                write(draft)
+                _place(draft, folder)
         except OSError as error:
-            raise DataError(f"{folder.parent}: no tokens can be kept there: {error.strerror}; set LLAMAZOO_CACHE") from None
-        try:
-            write(draft)
-            _place(draft, folder)
-        except OSError as error:
-            raise DataError(f"{draft}: tokens cannot be written there: {error.strerror or error}") from None
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
+            raise DataError(f"{folder}: tokens cannot be written there: {error.strerror or error}; set LLAMAZOO_CACHE") from None
     return Store(folder)
 
 
+def _is_there(folder: Path) -> bool:
+    try:
+        if folder.exists():
+            return True
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder.parent}: no tokens can be kept there: {error.strerror}; set LLAMAZOO_CACHE") from None
+    return False
+
+
 def _place(draft: Path, folder: Path) -> None:
-    draft.chmod(0o755)  # mkdtemp's is for its owner alone
     try:
         draft.rename(folder)
     except OSError as error:

@@ -27,8 +27,8 @@ class SentencePieceTraining(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)
 
-    vocab_size: Size = 4096
-    """How many ids there will be; 257 of them are the bytes and <unk>."""
+    vocab_size: Annotated[int, Field(gt=0, le=1 << 22)] = 4096
+    """How many ids there will be, four million at most; 257 of them are the bytes and <unk>."""
     model: Literal["bpe", "unigram"] = "bpe"
     """bpe merges the commonest pairs; unigram prunes a large vocabulary by likelihood, and takes twenty times as long."""
     max_bytes: Size = 32 << 20
@@ -101,7 +101,8 @@ def tokenizer_digest(tokenizer: Tokenizer) -> str:
 def train_sentencepiece(texts: Iterable[str], options: SentencePieceTraining, path: Path) -> None:
     """Train a model and write its file; equal texts give equal files. Raises DataError.
 
-    Nothing of a text is changed or dropped: spaces stay as they are, and what is rare is written in bytes.
+    Nothing of a text is dropped: spaces stay as they are, and what is rare is written in bytes. One character is changed: U+2581,
+    by which sentencepiece writes a space, is read as one.
     """
     lines = list(_lines(texts, options.max_bytes))  # a list, since what is raised while sentencepiece iterates is lost
     written = io.BytesIO()

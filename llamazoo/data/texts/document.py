@@ -1,6 +1,7 @@
 """A document, and what gives documents: the same ones, in the same order, each time they are asked for."""
 
 import hashlib
+import itertools
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol
 
@@ -10,6 +11,8 @@ __all__ = ["Document", "Texts", "first", "held_out", "utf8"]
 
 
 class Document(NamedTuple):
+    """One text, and where it was read."""
+
     where: str
     """The file, and the line or row, for errors."""
     text: str
@@ -37,12 +40,18 @@ def utf8(document: Document) -> bytes:
 
 
 def first(documents: Iterable[Document], max_documents: int | None, max_bytes: int | None) -> Iterator[Document]:
-    """Documents until there are so many, or until the next would make them larger than that."""
-    size = 0
-    for count, document in enumerate(documents):
-        size += len(utf8(document))
-        if (max_documents is not None and count == max_documents) or (max_bytes is not None and size > max_bytes):
+    """Documents until there are so many, or until the next would make them larger than that.
+
+    What comes after `max_documents` is not looked at. Raises DataError if already the first text is larger than `max_bytes`.
+    """
+    taken = 0
+    for document in itertools.islice(documents, max_documents):
+        size = len(utf8(document))
+        if max_bytes is not None and taken + size > max_bytes:
+            if not taken:
+                raise DataError(f"{document.where}: has {size} bytes, `max_bytes` is {max_bytes}, and no document is cut: nothing is left")
             return
+        taken += size
         yield document
 
 
