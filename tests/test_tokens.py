@@ -1,7 +1,12 @@
 """Tokenizers of a corpus, and tokens on disk."""
 
+import hashlib
 import json
+import os
 import pickle
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +17,8 @@ import sentencepiece
 import llamazoo
 from llamazoo.data.config import read_data
 from llamazoo.data.corpus import Corpus
-from llamazoo.data.store import Store, made_store, write_store
+from llamazoo.data.drafts import draft_of, remove_left
+from llamazoo.data.store import Store, made_store, write_header, write_store
 from llamazoo.data.texts.document import held_out
 from llamazoo.data.tokenizing import ByteTokenizer, SentencePieceTraining, tokenizer_digest, train_sentencepiece
 from llamazoo.errors import DataError, TokenizerError
@@ -215,5 +221,107 @@ def test_a_header_cannot_name_a_file_elsewhere(tmp_path: Path) -> None:
     header = json.loads(path.read_text())
     header["files"]["../victim"] = header["files"].pop("training.ids")
     path.write_text(json.dumps(header))
-    with pytest.raises(DataError, match=r"store\.json is not as it was written"):
+    summed = hashlib.sha256(path.read_bytes()).hexdigest()
+    path.with_name("store.sha256").write_text(f"{summed}  store.json\n")
+    with pytest.raises(DataError, match=r"store\.json is not as it was written \(1 faults\)"):
         Store(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"vocab_size": 70000', '"vocab_size": 71000'),
+        ('"<u4"', '"<u2"'),
+        ('"source": "test"', '"source": "best"'),
+        ('"bytes": 10', '"bytes": 11'),
+    ],
+)
+def test_a_header_that_was_edited_is_refused(tmp_path: Path, old: str, new: str) -> None:
+    path = made_store(tmp_path / "a", some).folder / "store.json"
+    assert path.read_text().count(old) == 1
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(DataError, match=r"/a: .*store\.json is not as it was written: its SHA-256 is not that of store\.sha256"):
+        Store(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("changed", "wrong"),
+    [
+        ({"vocab_size": 69_999}, r"training\.ids has the id 69999, and store\.json says that there are 69999"),
+        ({"dtype": "<u2"}, r"training\.ids has 16 bytes; store\.json says 4 numbers of 2 bytes"),
+        ({"documents": 3}, r"training\.offsets has 24 bytes; store\.json says 4 numbers of 8 bytes"),
+        ({"tokens": 3}, r"training\.ids has 16 bytes; store\.json says 3 numbers of 4 bytes"),
+    ],
+)
+def test_a_store_that_says_what_its_files_do_not_hold_is_refused(tmp_path: Path, changed: dict[str, Any], wrong: str) -> None:
+    store = made_store(tmp_path / "a", some)
+    sums = store.header.splits["training"]
+    split = sums.model_copy(update={key: value for key, value in changed.items() if key in ("documents", "tokens")})
+    told = {key: value for key, value in changed.items() if key in ("vocab_size", "dtype")}
+    write_header(store.folder, store.header.model_copy(update={**told, "splits": {**store.header.splits, "training": split}}))
+    with pytest.raises(DataError, match=wrong):
+        Store(tmp_path / "a")
+
+
+@pytest.mark.parametrize("offsets", [[0, 5, 4], [1, 3, 4], [0, 3, 3], [0, 0, 4]])
+def test_documents_that_do_not_follow_each_other_are_refused(tmp_path: Path, offsets: list[int]) -> None:
+    store = made_store(tmp_path / "a", some)
+    data = np.array(offsets, dtype="<i8").tobytes()
+    (store.folder / "training.offsets").write_bytes(data)
+    sums = store.header.files["training.offsets"].model_copy(update={"sha256": hashlib.sha256(data).hexdigest()})
+    write_header(store.folder, store.header.model_copy(update={"files": {**store.header.files, "training.offsets": sums}}))
+    with pytest.raises(DataError, match=r"training\.offsets does not rise from 0 to 4"):
+        Store(tmp_path / "a")
+
+
+# Drafts
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from llamazoo.data.drafts import draft_of
+with draft_of(Path(sys.argv[1])) as draft:
+    (draft / "training.ids").write_bytes(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_process_left_is_removed_when_the_store_is_made(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "a")], check=False)
+    (left,) = tmp_path.iterdir()
+    (tmp_path / ".b-12345678").mkdir()
+    with draft_of(tmp_path / "a") as living:
+        made_store(tmp_path / "a", some)
+        assert living.is_dir(), "a living process's draft stays"
+        assert not left.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".b-12345678", "a"], "another store's stays"
+
+
+@pytest.mark.parametrize("machine", ["another machine", None], ids=["named", "not yet named"])
+def test_the_draft_of_another_machine_is_removed_when_nothing_changed_for_a_day(tmp_path: Path, machine: str | None) -> None:
+    draft = tmp_path / ".a-12345678"
+    (draft / "made").mkdir(parents=True)
+    if machine is not None:
+        (draft / "held").write_text(machine)
+    remove_left(tmp_path / "a")
+    assert draft.is_dir(), "a lock of another machine may not be seen here"
+    for path in (*draft.iterdir(), draft):
+        os.utime(path, (time.time() - 90_000,) * 2)
+    remove_left(tmp_path / "a")
+    assert not draft.exists()
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x/" * 2500])
+def test_a_cache_whose_name_is_too_long_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match="no tokens can be kept there: File name too long; set LLAMAZOO_CACHE"):
+        made_store(tmp_path / name / "a", some)
+
+
+def test_a_cache_that_may_not_be_searched_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "exists", refused)  # no folder is closed to root
+    with pytest.raises(DataError, match="no tokens can be kept there: Permission denied; set LLAMAZOO_CACHE"):
+        made_store(tmp_path / "a", some)
