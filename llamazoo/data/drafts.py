@@ -1,13 +1,12 @@
 """Folders that are being written: each is held by a lock, so that what a killed process left can be told and removed.
 
-A draft is a folder beside the one that it becomes, `.NAME-xxxxxxxx`, with the file `held` and the folder `made`. Its process keeps
-`held` locked, and the system lets go of a lock when its process ends, however it ends; a process number would say nothing on another
-machine, and may be someone else's by now. On a file system that machines share, locks may be known to one machine only. So `held`
-also names the machine, and the draft of another is removed only when nothing in it has changed for a day.
+A draft is a folder beside the one that it becomes, `.NAME-xxxxxxxx`, with the files `held` and `machine` and the folder `made`. Its
+process keeps `held` locked, and the system lets go of a lock when its process ends, however it ends; a process number would say
+nothing on another machine, and may be someone else's by now. On a file system that machines share, locks may be known to one machine
+only. So `machine` names it, and the draft of another is removed only when nothing in it has changed for a day.
 """
 
 import contextlib
-import fcntl
 import platform
 import re
 import shutil
@@ -17,10 +16,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from filelock import FileLock
+
 __all__ = ["draft_of", "remove_left"]
 
-HELD = "held"
-MADE = "made"
+HELD, MACHINE, MADE = "held", "machine", "made"
 DAY: Final = 24 * 60 * 60
 
 
@@ -29,13 +29,8 @@ def draft_of(folder: Path) -> Iterator[Path]:
     """An empty folder to be filled and renamed to `folder`; what is left of it goes at the end. Raises OSError."""
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        with open(draft / HELD, "w", encoding="utf-8") as held:
-            # Of the opened file, not of the process (lockf): another thread that opens and closes the file must not end it. Where
-            # there are no locks, no one else gets one either, and only age tells.
-            with contextlib.suppress(OSError):
-                fcntl.flock(held, fcntl.LOCK_EX)
-            held.write(platform.node())  # once it is locked: who finds no name waits for a day
-            held.flush()
+        with FileLock(draft / HELD):
+            (draft / MACHINE).write_text(platform.node(), encoding="utf-8")  # once it is locked: who finds no name waits for a day
             (draft / MADE).mkdir()
             yield draft / MADE
     finally:
@@ -53,11 +48,7 @@ def remove_left(folder: Path) -> None:
 
 def _remove_if_left(draft: Path) -> None:
     old = time.time() - max(path.lstat().st_mtime for path in (draft, *draft.rglob("*"))) > DAY
-    if not (draft / HELD).exists():
-        if old:
-            shutil.rmtree(draft)
-        return
-    with open(draft / HELD, "r+", encoding="utf-8") as held:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)  # an OSError if it is held, or if there are no locks
-        if old or held.read() == platform.node():
+    here = (draft / MACHINE).is_file() and (draft / MACHINE).read_text(encoding="utf-8") == platform.node()
+    if old or here:
+        with FileLock(draft / HELD, timeout=0):  # an OSError if it is held
             shutil.rmtree(draft)
