@@ -4,18 +4,26 @@ import importlib.util
 import sys
 import traceback
 from collections.abc import Sequence
+from importlib.machinery import SOURCE_SUFFIXES, SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 
 from llamazoo.contract.component import Component
+from llamazoo.contract.source import digest_of
 from llamazoo.errors import DuplicateComponentError, PluginError
 from llamazoo.registry import Registry, default_registry
 
 __all__ = ["registry_with"]
 
 
+_executed: dict[str, tuple[Path, str]] = {}  # by a module's name: its file, and a hash of what stood there
+
+
 def registry_with(files: Sequence[Path] | None) -> Registry:
-    """The registry of all that is installed and of the components in these files. Raises PluginError."""
+    """The registry of all that is installed and of the components in these files. Raises PluginError.
+
+    A file that was executed before, and says the same, is not executed again: its classes are those of then.
+    """
     seen: dict[tuple[str, str], Path] = {}
     components = []
     for number, path in enumerate(files or ()):
@@ -37,10 +45,25 @@ def _components(module: ModuleType, path: Path) -> list[type[Component]]:
     return found
 
 
+class _AsItStands(SourceFileLoader):
+    """Compiles what stands in a file, never what was compiled before: that is known by its size and by the second of the last change."""
+
+    def get_code(self, fullname: str) -> CodeType | None:
+        path = self.get_filename(fullname)
+        code: CodeType = self.source_to_code(self.get_data(path), path)
+        return code
+
+
 def _module(path: Path, name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None or not path.is_file():
+    spec = importlib.util.spec_from_file_location(name, path, loader=_AsItStands(name, str(path)))
+    if spec is None or spec.loader is None or path.suffix not in SOURCE_SUFFIXES or not path.is_file():
         raise PluginError(f"{path}: is no Python file; --parts takes one that defines components")
+    try:
+        known = path.resolve(), digest_of(path)
+    except OSError as error:
+        raise PluginError(f"{path}: cannot be read: {error.strerror}") from None
+    if name in sys.modules and _executed.get(name) == known:
+        return sys.modules[name]
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # where annotations in it are looked up
     try:
@@ -50,4 +73,5 @@ def _module(path: Path, name: str) -> ModuleType:
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         where = f"line {lines[-1]}: " if lines else ""
         raise PluginError(f"{path}: {where}{type(error).__name__}: {error}") from error
+    _executed[name] = known
     return module

@@ -1,42 +1,41 @@
 """The code that a run follows from: a result is not taken for that of a part which was edited since."""
 
-import hashlib
-import inspect
 from importlib import metadata
 
 from llamazoo.build import build_model
 from llamazoo.contract.component import Component
+from llamazoo.contract.source import Source, source_of
 from llamazoo.discovery import OWN
+from llamazoo.errors import PluginError
 from llamazoo.spec.architecture import ArchitectureSpec
 
-__all__ = ["code_of"]
+__all__ = ["code_of", "code_running"]
 
 PACKAGES = ("llamazoo", "torch")
 
 
 def code_of(spec: ArchitectureSpec) -> dict[str, str]:
-    """Versions of what is installed, and a hash of the source of each part that comes from elsewhere than llamazoo."""
-    found = {name: metadata.version(name) for name in PACKAGES}
-    for module in build_model(spec, device="meta").modules():
-        if isinstance(module, Component) and type(module).__module__.partition(".")[0] != OWN:
-            found[f"{type(module).__module__}.{type(module).__qualname__}"] = _digest(type(module))
-    return found
+    """Versions of what is installed, and a hash of the source file of each part that comes from elsewhere than llamazoo.
+
+    A part without a file (of a notebook, a prompt, exec) has a random number for it, another one for each class. Raises PluginError
+    if a file was edited after it was imported: what runs would not be what stands there.
+    """
+    for source in _sources(spec).values():
+        if source.edited:
+            raise PluginError(f"{source.file}: was edited after it was imported; start Python anew, or import it again")
+    return code_running(spec)
 
 
-def _digest(part: type[Component]) -> str:
-    """Of the file that defines a part; of the class alone where there is no file, as in a notebook."""
-    try:
-        path = inspect.getsourcefile(part)
-        with open(path or "", "rb") as file:
-            source = file.read()
-    except (OSError, TypeError):
-        source = _class_source(part).encode()
-    return hashlib.sha256(source).hexdigest()[:16]
+def code_running(spec: ArchitectureSpec) -> dict[str, str]:
+    """The same of the code as it was imported, whatever its files say by now."""
+    found: dict[str, set[str]] = {name: {metadata.version(name)} for name in PACKAGES}
+    for part, source in _sources(spec).items():
+        # A file by its own name: a module's depends on how a process came to it (__main__, or a file of parts).
+        told = f"{part.kind} {part.__qualname__}" if source.file is None else source.file.name
+        found.setdefault(told, set()).add(source.digest)
+    return {name: " ".join(sorted(each)) for name, each in found.items()}
 
 
-def _class_source(part: type[Component]) -> str:
-    try:
-        return inspect.getsource(part)
-    except (OSError, TypeError):
-        functions = (value for value in vars(part).values() if inspect.isfunction(value))
-        return repr([(function.__name__, function.__code__.co_code, function.__code__.co_consts) for function in functions])
+def _sources(spec: ArchitectureSpec) -> dict[type[Component], Source]:
+    parts = dict.fromkeys(type(module) for module in build_model(spec, device="meta").modules() if isinstance(module, Component))
+    return {part: source_of(part) for part in parts if part.__module__.partition(".")[0] != OWN}

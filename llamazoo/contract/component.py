@@ -15,6 +15,7 @@ from llamazoo.contract import split
 from llamazoo.contract.draw import Draw
 from llamazoo.contract.facts import phrases
 from llamazoo.contract.options import ComponentOptions
+from llamazoo.contract.source import note
 from llamazoo.contract.split import Share, Split
 from llamazoo.errors import Problem, SpecError
 
@@ -87,6 +88,10 @@ class Component(nn.Module):
 
     class Options(ComponentOptions):
         pass
+
+    def __init_subclass__(cls, **given: Any) -> None:
+        super().__init_subclass__(**given)
+        note(cls)
 
     def __init__(self, options: ComponentOptions, site: Site) -> None:
         super().__init__()
