@@ -1,33 +1,32 @@
 """An experiment from its file to its results: variants, runs, comparisons, report."""
 
 import os
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llamazoo.ablation.effects import Cell, effects
-from llamazoo.ablation.environment import environment
-from llamazoo.ablation.experiment import Experiment, check_vocabulary, read_experiment
+from llamazoo.ablation.environment import environment as environment_of
+from llamazoo.ablation.experiment import Experiment, read_experiment
 from llamazoo.ablation.findings import Paired
-from llamazoo.ablation.launch import Launch, launcher_of
-from llamazoo.ablation.measure import reaches
-from llamazoo.ablation.outcomes import length_of, probe_of
+from llamazoo.ablation.launch import Launch
+from llamazoo.ablation.outcomes import probe_of
 from llamazoo.ablation.paired import noise_floor
-from llamazoo.ablation.plan import Choice, Job, Plan, choose
+from llamazoo.ablation.plan import Choice, Job, choose
+from llamazoo.ablation.prepare import prepare
 from llamazoo.ablation.report.write import write_report
 from llamazoo.ablation.results import Comparison, Effect, Noise, Outcome, Results, Run, Timings, Variant
 from llamazoo.ablation.statistics import compare
 from llamazoo.ablation.timing import timings_of
 from llamazoo.ablation.variants import BASE, Candidate
 from llamazoo.ablation.work import Done, RunTiming, run_of
-from llamazoo.data.config import open_data
 from llamazoo.data.example import DataSet
-from llamazoo.errors import Problem, SpecError
 from llamazoo.parts import registry_with
 from llamazoo.registry import Registry
 
-__all__ = ["Heard", "opened", "run"]
+__all__ = ["Heard", "run"]
 
 RUNS, RESULTS, TIMINGS = "runs", "results.json", "timings.json"
 
@@ -47,6 +46,7 @@ class Ran:
 
     runs: list[Run]
     timings: list[tuple[str, RunTiming]]
+    machines: list[dict[str, str]]
 
 
 def run(
@@ -57,6 +57,7 @@ def run(
     workers: int | None = None,
     registry: Registry | None = None,
     parts: Sequence[str | os.PathLike[str]] = (),
+    device: str | None = None,
     cache: str | os.PathLike[str] | None = None,
     watch: Callable[[Heard], None] | None = None,
 ) -> Results:
@@ -64,44 +65,40 @@ def run(
 
     Runs that are finished already in `folder` are not repeated, and one that was interrupted goes on where it was. `launcher` is
     sequential, processes (`workers` at once) or ray; other processes find parts only if they are installed, or stand in one of
-    the files `parts`. Everything that is wrong is told before anything is trained: SpecError naming the variant, DataError.
+    the files `parts`. Parts are found in `registry`, or in those files; an Experiment has the registry that it was read with.
+    `device` is cpu unless given. Everything that is wrong is told before anything is trained: SpecError naming the variant,
+    DataError, UnsupportedError. An error within a run has a note that names the run.
     """
-    launch = launcher_of(launcher)
-    registry = registry_with([Path(part) for part in parts]) if registry is None and parts else registry
+    files, place = tuple(Path(part) for part in parts), Path(folder)
+    registry = registry_with(files) if registry is None and parts else registry
     read = experiment if isinstance(experiment, Experiment) else read_experiment(_path(experiment), registry)
-    data, place = opened(read, cache), Path(folder)
-    plan = Plan(read, {name: each.fingerprint for name, each in data.items()})
-    _check_lengths(read)
-    runs = place / RUNS
+    ready = prepare(read, launcher=launcher, workers=workers, parts=files, device=device, cache=cache)
+    plan, data, runs = ready.plan, ready.data, place / RUNS
     runs.mkdir(parents=True, exist_ok=True)
-    asked = Launch(runs, data, workers, registry, tuple(Path(part) for part in parts))
+    asked = Launch(runs, data, workers, ready.registry, files)
 
     def through(jobs: Sequence[Job]) -> Ran:
         found: dict[int, Done] = {}
-        for number, done in launch(jobs, asked):
+        for number, done in ready.launcher(jobs, asked):
             found[number] = done
             if watch is not None:
                 watch(Heard(jobs[number], len(found), len(jobs)))
         ordered = [(job, found[number]) for number, job in enumerate(jobs)]
-        return Ran([run_of(job, done) for job, done in ordered], [(job.variant, done.timing) for job, done in ordered])
+        return Ran(
+            [run_of(job, done) for job, done in ordered],
+            [(job.variant, done.timing) for job, done in ordered],
+            [done.machine for _, done in ordered],
+        )
 
     tuned = through(plan.tuning_jobs())
     chosen = choose(read, tuned.runs)
     final = through(plan.final_jobs({name: choice.by_seed for name, choice in chosen.items()}))
-    results = _results(read, plan.candidates, chosen, final.runs, data)
+    told = environment_of(plan.candidates, [*tuned.machines, *final.machines])
+    results = _results(read, plan.candidates, chosen, final.runs, data, told)
     timings = timings_of([*tuned.timings, *final.timings], plan.candidates)
     _write(place, results, timings)
     write_report(results, timings, place)
     return results
-
-
-def opened(experiment: Experiment, cache: str | os.PathLike[str] | None = None) -> dict[str | None, DataSet]:
-    """The data of an experiment, and its probes by name; None names the data. Raises SpecError if a vocabulary is too small for it."""
-    sources: list[tuple[str | None, dict[str, Any]]] = [(None, experiment.data), *experiment.probes.items()]
-    place = None if cache is None else Path(cache)
-    found = {name: open_data(data, place, folder=experiment.folder) for name, data in sources}
-    check_vocabulary(experiment, found)
-    return found
 
 
 def _results(
@@ -110,6 +107,7 @@ def _results(
     chosen: Mapping[str, Choice],
     runs: Sequence[Run],
     data: Mapping[str | None, DataSet],
+    environment: dict[str, str],
 ) -> Results:
     noise = _noise(experiment, runs)
     compared = _comparisons(experiment, candidates, runs, noise)
@@ -118,7 +116,7 @@ def _results(
         name=experiment.name,
         experiment=experiment.model_dump(mode="json"),
         data=facts,
-        environment=environment(candidates),
+        environment=environment,
         outcomes=list(experiment.outcomes),
         base=BASE,
         variants=[
@@ -217,28 +215,14 @@ def _effects(experiment: Experiment, candidates: Sequence[Candidate], runs: Sequ
         yield from effects(rows, outcome, alpha=experiment.alpha)
 
 
-def _check_lengths(experiment: Experiment) -> None:
-    """Raise SpecError for variants that cannot be compared at a length that was declared."""
-    problems = [
-        Problem(
-            ("outcomes", index),
-            f"{each.name!r} cannot be built for {length * experiment.train.seq_len} tokens with the weights of a shorter context; "
-            f"give the base max_seq_len: {length * experiment.train.seq_len}, so that all are built with room for it",
-        )
-        for index, outcome in enumerate(experiment.outcomes)
-        if (length := length_of(outcome)) is not None
-        for each in experiment.candidates
-        if not reaches(each.spec, length * experiment.train.seq_len)
-    ]
-    if problems:
-        raise SpecError(*problems)
-
-
 def _write(folder: Path, results: Results, timings: Timings) -> None:
     for name, told in ((RESULTS, results), (TIMINGS, timings)):
-        draft = folder / f".{name}"
-        draft.write_text(told.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        draft.replace(folder / name)
+        draft = folder / f".{name}.{secrets.token_hex(8)}"  # of this program, where another ends in the same folder at once
+        try:
+            draft.write_text(told.model_dump_json(indent=1) + "\n", encoding="utf-8")
+            draft.replace(folder / name)
+        finally:
+            draft.unlink(missing_ok=True)
 
 
 def _path(experiment: str | os.PathLike[str] | Mapping[str, Any]) -> Path | Mapping[str, Any]:

@@ -1,7 +1,7 @@
 """Where an experiment was run: what its figures may depend on besides the experiment."""
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -9,21 +9,29 @@ import torch
 
 from llamazoo.ablation.variants import Candidate
 
-__all__ = ["environment"]
+__all__ = ["environment", "machine"]
 
-PACKAGES = ("llamazoo", "torch", "numpy", "scipy", "statsmodels")
+PACKAGES = ("numpy", "scipy", "statsmodels")
 
 
-def environment(candidates: Sequence[Candidate]) -> dict[str, str]:
-    """Versions and hardware, and the packages that variants take parts from."""
-    found = {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}}
+def environment(candidates: Sequence[Candidate], machines: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    """What the runs were done with, all of it where they differ; and the packages of variants and of the statistics, as they are here."""
+    seen: dict[str, set[str]] = {}
+    for told in machines:
+        for name, value in told.items():
+            seen.setdefault(name, set()).add(value)
+    found = {name: metadata.version(name) for name in PACKAGES}
     for each in candidates:
         found.update(each.spec.distributions)
-    found["system"] = f"{platform.system()} {platform.machine()}"
-    found["processor"] = _processor()
-    if torch.cuda.is_available():
-        found["gpu"] = torch.cuda.get_device_name()
-        found["cuda"] = torch.version.cuda or "unknown"
+    return {**found, **{name: ", ".join(sorted(values)) for name, values in seen.items()}}
+
+
+def machine(device: torch.device) -> dict[str, str]:
+    """What a run's figures may depend on where it is done: versions, processor, and the GPU if it is done there."""
+    found = {"python": platform.python_version(), **{name: metadata.version(name) for name in ("llamazoo", "torch")}}
+    found |= {"system": f"{platform.system()} {platform.machine()}", "processor": _processor(), "device": device.type}
+    if device.type == "cuda":
+        found |= {"gpu": torch.cuda.get_device_name(device), "cuda": torch.version.cuda or "unknown"}
     return found
 
 

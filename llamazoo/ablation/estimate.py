@@ -3,8 +3,10 @@
 import time
 from collections.abc import Mapping, Sequence
 
+import torch
+
+from llamazoo.ablation.fresh import as_usual, fresh_model
 from llamazoo.ablation.plan import Job
-from llamazoo.build import build_model
 from llamazoo.data.example import DataSet, stacked
 from llamazoo.registry import Registry
 from llamazoo.training.loop import pinned
@@ -21,16 +23,17 @@ FORWARD = 1 / 3  # of a training step's time
 def seconds_of(jobs: Sequence[Job], data: Mapping[str | None, DataSet], registry: Registry | None = None) -> list[float]:
     """Seconds that each job will take on this machine when nothing else runs: roughly, and without the time to compile."""
     known: dict[tuple[str, str | None], float] = {}
-    for job in jobs:
-        key = job.variant, job.probe
-        if key not in known:
-            known[key] = _per_token(job, data[job.probe], registry)
+    with as_usual():
+        for job in jobs:
+            key = job.variant, job.probe
+            if key not in known:
+                known[key] = _per_token(job, data[job.probe], registry)
     return [known[job.variant, job.probe] * _tokens(job, data[job.probe]) for job in jobs]
 
 
 def _per_token(job: Job, data: DataSet, registry: Registry | None) -> float:
     recipe = job.recipe.model_copy(update={"compile": False})
-    model, examples = build_model(job.spec, registry=registry), data.training(recipe.seq_len, job.data_seed)
+    model, examples = fresh_model(job, registry), data.training(recipe.seq_len, job.data_seed)
     rows = min(recipe.batch, max(4, ENOUGH // recipe.seq_len))
     with pinned(recipe, model.device, 0):
         updater, seconds = Updater(model, recipe), []
@@ -38,6 +41,8 @@ def _per_token(job: Job, data: DataSet, registry: Registry | None) -> float:
             batch = stacked(examples[step * rows + row] for row in range(rows)).to(model.device)
             begun = time.perf_counter()
             updater.step(batch, step)
+            if model.device.type == "cuda":
+                torch.cuda.synchronize(model.device)
             seconds.append(time.perf_counter() - begun)
     return min(seconds[1:]) / (rows * recipe.seq_len)
 

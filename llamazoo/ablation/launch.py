@@ -4,17 +4,21 @@ A launcher is given jobs that do not depend on each other, and yields the number
 them call the same function with threads pinned by the recipe, so that their figures are equal.
 """
 
+import functools
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import NamedTuple
 
+from llamazoo.ablation.code import code_running
 from llamazoo.ablation.plan import Job
 from llamazoo.ablation.work import Done, perform
 from llamazoo.data.example import DataSet
@@ -25,7 +29,7 @@ from llamazoo.registry import Registry
 from llamazoo.shelf import nearest
 from llamazoo.spec.compose import load_spec
 
-__all__ = ["LAUNCHERS", "Launch", "launcher_of"]
+__all__ = ["LAUNCHERS", "Launch", "at_once", "check_found_elsewhere", "launcher_of"]
 
 
 class Launch(NamedTuple):
@@ -53,6 +57,32 @@ def launcher_of(name: str) -> Launcher:
     return LAUNCHERS[name]
 
 
+def at_once(name: str, jobs: Sequence[Job], workers: int | None) -> int:
+    """How many of these jobs a launcher of this machine does at once: as many as have processors for their threads, on a GPU one."""
+    if name == "sequential" or not jobs:
+        return 1
+    fitting = _processors() // max(job.recipe.threads for job in jobs) if jobs[0].device == "cpu" else 1
+    return min(len(jobs), workers or max(1, fitting))
+
+
+def check_found_elsewhere(jobs: Sequence[Job], parts: tuple[Path, ...]) -> None:
+    """Raise UnsupportedError if a part exists in this process only, or is another one in other processes."""
+    there = registry_with(parts)
+    for job in {job.variant: job for job in jobs}.values():
+        try:
+            spec = load_spec(job.spec, registry=there)
+        except UnknownComponentError as error:
+            raise UnsupportedError(
+                f"another process finds only parts that are installed, or stand in a file that is given with --parts: {error}"
+            ) from None
+        changed = _changed(job, code_running(spec))
+        if changed:
+            raise UnsupportedError(
+                f"another process finds only parts that are installed, or stand in a file that is given with --parts; "
+                f"for {job.variant!r} it finds others than this one has: {changed}"
+            )
+
+
 def sequential(jobs: Sequence[Job], launch: Launch) -> Iterator[tuple[int, Done]]:
     """One run after the other, here."""
     for number, job in enumerate(jobs):
@@ -61,13 +91,11 @@ def sequential(jobs: Sequence[Job], launch: Launch) -> Iterator[tuple[int, Done]
 
 def processes(jobs: Sequence[Job], launch: Launch) -> Iterator[tuple[int, Done]]:
     """Several processes of this machine, each of which does one run after the other."""
-    _only_installed(jobs, launch)
     if not jobs:
         return
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])  # torch is imported once, and not by each of them
-    workers = launch.workers or max(1, _processors() // max(job.recipe.threads for job in jobs))
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_follow) as pool:
+    with ProcessPoolExecutor(at_once("processes", jobs, launch.workers), mp_context=context, initializer=_follow) as pool:
         waiting: dict[Future[Done], int] = {}
         for number, job in enumerate(jobs):
             waiting[pool.submit(_apart, job, launch._replace(registry=None))] = number
@@ -86,22 +114,33 @@ def processes(jobs: Sequence[Job], launch: Launch) -> Iterator[tuple[int, Done]]
 
 def ray(jobs: Sequence[Job], launch: Launch) -> Iterator[tuple[int, Done]]:
     """A Ray cluster: the one at RAY_ADDRESS, or one on this machine. Moritz et al. 2018."""
-    _only_installed(jobs, launch)
     if not jobs:
         return
     engine = optional("ray", "ray")
     mine = not engine.is_initialized()
     if mine:
-        engine.init(logging_level="warning", log_to_driver=False, include_dashboard=False, num_cpus=launch.workers)
+        threads = max(job.recipe.threads for job in jobs)
+        engine.init(
+            logging_level="warning",
+            log_to_driver=False,
+            include_dashboard=False,
+            num_cpus=launch.workers and launch.workers * threads,
+        )
     try:
+        needs_gpu = any(job.device != "cpu" for job in jobs)
+        if needs_gpu and not engine.cluster_resources().get("GPU"):
+            raise UnsupportedError("there is no GPU in the Ray cluster; leave out --device, or give Ray a machine with one")
         remote = engine.remote(max_retries=0)(_apart)
         waiting = {}
         for number, job in enumerate(jobs):
-            waiting[remote.options(num_cpus=job.recipe.threads).remote(job, launch._replace(registry=None))] = number
+            wanted = remote.options(num_cpus=job.recipe.threads, num_gpus=int(needs_gpu))
+            waiting[wanted.remote(job, launch._replace(registry=None))] = number
         while waiting:
             for reference in engine.wait(list(waiting), num_returns=1)[0]:
                 number = waiting.pop(reference)
                 yield number, engine.get(reference)
+    except engine.exceptions.RayTaskError as error:
+        raise error.cause from error
     finally:
         if mine:
             engine.shutdown()
@@ -112,7 +151,47 @@ LAUNCHERS: Mapping[str, Launcher] = {"sequential": sequential, "processes": proc
 
 def _apart(job: Job, launch: Launch) -> Done:
     """A run in another process."""
-    return perform(job, launch.folder, launch.data[job.probe], registry=registry_with(launch.parts))
+    try:
+        registry = _registry(launch.parts)
+        changed = _changed(job, code_running(load_spec(job.spec, registry=registry)))
+        if changed:
+            raise TrainingError(f"a run of {job.variant!r} cannot begin, since the code has changed: {changed}; run the experiment again")
+        return perform(job, launch.folder, launch.data[job.probe], registry=registry)
+    except Exception as error:
+        carried = _carried(error)
+        if carried is error:
+            raise
+        raise carried from None
+
+
+def _said(error: object) -> tuple[object, ...]:
+    return type(error), str(error), getattr(error, "__notes__", None)
+
+
+@functools.cache
+def _registry(parts: tuple[Path, ...]) -> Registry:
+    """What stands in files of parts, executed once in each process, whatever becomes of them."""
+    return registry_with(parts)
+
+
+def _changed(job: Job, here: Mapping[str, str]) -> str:
+    """What is not as it was when the job was made, in words, or nothing."""
+    names = sorted(name for name in {*job.code, *here} if job.code.get(name) != here.get(name))
+    return ", ".join(f"{name} ({job.code.get(name, 'none')} there, {here.get(name, 'none')} here)" for name in names)
+
+
+def _carried(error: Exception) -> Exception:
+    """An error as it can go to another process: itself, or what it says, where its class cannot be sent."""
+    try:
+        again = pickle.loads(pickle.dumps(error))  # noqa: S301 - bytes of our own
+    except Exception:
+        again = None
+    if _said(again) == _said(error):
+        return error
+    told = TrainingError(f"{type(error).__name__}: {error}")
+    for note in (*getattr(error, "__notes__", ()), "".join(traceback.format_exception(error))):
+        told.add_note(note)
+    return told
 
 
 def _follow() -> None:
@@ -127,18 +206,6 @@ def _follow() -> None:
             time.sleep(1)
 
     threading.Thread(target=leave, daemon=True).start()
-
-
-def _only_installed(jobs: Sequence[Job], launch: Launch) -> None:
-    """Raise UnsupportedError if a part exists in this process only."""
-    there = registry_with(launch.parts)
-    for spec in {job.variant: job.spec for job in jobs}.values():
-        try:
-            load_spec(spec, registry=there)
-        except UnknownComponentError as error:
-            raise UnsupportedError(
-                f"another process finds only parts that are installed, or stand in a file that is given with --parts: {error}"
-            ) from None
 
 
 def _processors() -> int:

@@ -1,5 +1,6 @@
 """What is measured of a trained model beside its loss: longer texts, speed of decoding, peak memory."""
 
+import math
 import statistics
 import sys
 import time
@@ -26,7 +27,10 @@ RESET_PEAK = "5"  # what /proc/self/clear_refs takes to forget the peak; see pro
 
 
 def losses_at(model: Decoder, data: DataSet, recipe: Recipe, lengths: Sequence[int]) -> dict[Outcome, float | None]:
-    """The validation loss at multiples of the trained length; None where the parts cannot be built for it with these weights."""
+    """The validation loss at multiples of the trained length.
+
+    None where the parts cannot be built for that length with these weights, and where the loss is not finite.
+    """
     found: dict[Outcome, float | None] = {}
     for length in lengths:
         if length == 1:
@@ -36,7 +40,7 @@ def losses_at(model: Decoder, data: DataSet, recipe: Recipe, lengths: Sequence[i
         rows = max(1, (recipe.micro_batch_tokens or recipe.batch_tokens) // tokens)
         budget = max(tokens, recipe.evaluate_tokens)
         score = None if reaching is None else evaluate(reaching, data.validation(tokens), rows=rows, tokens=budget)
-        found[at_length(length)] = None if score is None else score.loss
+        found[at_length(length)] = score.loss if score is not None and math.isfinite(score.loss) else None
     return found
 
 
@@ -48,7 +52,7 @@ def reaches(spec: ArchitectureSpec, tokens: int) -> bool:
 def _stretched(spec: ArchitectureSpec, tokens: int) -> ArchitectureSpec | None:
     """The spec with a longer context, if that changes no weight's shape (as a table of learned positions would)."""
     try:
-        longer = load_spec(spec, {"max_seq_len": tokens})
+        longer = load_spec(spec, {"max_seq_len": tokens}, registry=spec.registry)
     except SpecError:
         return None
     ours, theirs = ({name: p.shape for name, p in build_model(each, device="meta").named_parameters()} for each in (spec, longer))

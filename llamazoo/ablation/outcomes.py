@@ -47,6 +47,7 @@ def at_length(length: int) -> Outcome:
 
 
 def on_probe(probe: str) -> Outcome:
+    """The outcome's name: `accuracy:recall`."""
     return f"accuracy:{probe}"
 
 

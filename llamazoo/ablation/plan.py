@@ -53,11 +53,14 @@ class Job(BaseModel):
     """Of the order of the examples."""
     lengths: list[int] = []
     """Multiples of the trained length at which the loss is measured at the end."""
+    device: str = "cpu"
+    """Where it is computed; which of several of one sort is not in the key."""
 
     @property
     def key(self) -> str:
         """16 hexadecimal digits of all that the result follows from; what a variant is called is not among that."""
         told = self.model_dump(mode="json", exclude={"variant", "role", "probe", "seed", "data"})
+        told["device"] = self.device.partition(":")[0]
         if not self.fingerprint:
             told["data"] = self.data
         text = json.dumps({"version": VERSION, **told}, sort_keys=True, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
@@ -84,11 +87,12 @@ class Choice(NamedTuple):
 class Plan:
     """Every run of an experiment, in the order in which they are worth running: by seed, all variants side by side."""
 
-    def __init__(self, experiment: Experiment, fingerprints: Mapping[str | None, str] | None = None) -> None:
+    def __init__(self, experiment: Experiment, fingerprints: Mapping[str | None, str] | None = None, device: str = "cpu") -> None:
         """`fingerprints` of the data, and of the probes by name, once they are open; None names the data."""
         self.experiment = experiment
         self.candidates = experiment.candidates
         self.fingerprints = fingerprints or {}
+        self.device = device
         self.code = {each.name: code_of(each.spec) for each in self.candidates}
 
     def tuning_jobs(self) -> list[Job]:
@@ -144,6 +148,7 @@ class Plan:
             code=self.code[candidate.name],
             data_seed=seed + (TUNING if role == "tuning" else 0),
             lengths=experiment.lengths if role in ("evaluation", "noise") and probe is None else [],
+            device=self.device,
         )
 
 

@@ -52,7 +52,7 @@ class Run(Record):
     tokens: int
     """Tokens trained on."""
     outcomes: dict[Outcome, float | None]
-    """Its figures at the end; None if it diverged, or if the part cannot be built for that length."""
+    """Its figures at the end; None if it diverged, if the part cannot be built for that length, or if the loss there is not finite."""
     curve: list[CurvePoint]
     training: list[CurvePoint] = []
     """The loss on the batches themselves, averaged between two evaluations."""

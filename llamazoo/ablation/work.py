@@ -7,10 +7,12 @@ from pathlib import Path
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from llamazoo.ablation.environment import machine
+from llamazoo.ablation.fresh import as_usual, fresh_model
 from llamazoo.ablation.measure import Memory, decode_tokens_per_second, losses_at
+from llamazoo.ablation.outcomes import on_probe
 from llamazoo.ablation.plan import Job
 from llamazoo.ablation.results import CurvePoint, Outcome, Run
-from llamazoo.build import build_model
 from llamazoo.data.example import DataSet
 from llamazoo.errors import DivergedError, TrainingError
 from llamazoo.registry import Registry
@@ -45,6 +47,8 @@ class Done(BaseModel):
     training: list[CurvePoint]
     skipped: int
     diverged: str | None
+    machine: dict[str, str]
+    """What it was done with and on."""
     timing: RunTiming
 
 
@@ -63,7 +67,24 @@ def done(job: Job, folder: Path) -> Done | None:
 
 
 def perform(job: Job, folder: Path, data: DataSet, *, registry: Registry | None = None, watchers: Sequence[Watcher] = ()) -> Done:
-    """Train, measure, and leave the figures under the job's key in `folder`; a run that was interrupted goes on where it was."""
+    """Train, measure, and leave the figures under the job's key in `folder`; a run that was interrupted goes on where it was.
+
+    An error, be it of a stranger's part, carries a note that says in which run it came.
+    """
+    try:
+        with as_usual():
+            return _kept(job, folder, data, registry, watchers)
+    except Exception as error:
+        error.add_note(f"in the run of {job.variant!r}: {_told(job)}")
+        raise
+
+
+def _told(job: Job) -> str:
+    role = job.role if job.probe is None else f"{job.role} on {job.probe}"
+    return f"{role}, seed {job.seed}, learning rate {job.recipe.lr:g}"
+
+
+def _kept(job: Job, folder: Path, data: DataSet, registry: Registry | None, watchers: Sequence[Watcher]) -> Done:
     place = folder / job.key
     place.mkdir(parents=True, exist_ok=True)
     with FileLock(place / "lock"):  # another program may be at it, and will be through, or die
@@ -79,7 +100,7 @@ def perform(job: Job, folder: Path, data: DataSet, *, registry: Registry | None 
 
 
 def _performed(job: Job, place: Path, data: DataSet, registry: Registry | None, watchers: Sequence[Watcher]) -> Done:
-    model = build_model(job.spec, registry=registry)
+    model = fresh_model(job, registry)
     memory = Memory(model.device)
     diverged = None
     try:
@@ -102,6 +123,7 @@ def _performed(job: Job, place: Path, data: DataSet, registry: Registry | None, 
         training=[CurvePoint(tokens=p.tokens, loss=p.training_loss) for p in points if p.training_loss is not None],
         skipped=trained.skipped,
         diverged=diverged,
+        machine=machine(model.device),
         timing=RunTiming(
             train_tokens_per_second=trained.tokens_per_second if trained.tokens else None,
             decode_tokens_per_second=speed,
@@ -115,7 +137,7 @@ def run_of(job: Job, found: Done) -> Run:
     """The figures under the names that the experiment has for them."""
     outcomes = found.outcomes
     if job.probe is not None:
-        outcomes = {f"accuracy:{job.probe}": outcomes.get("accuracy")}
+        outcomes = {on_probe(job.probe): outcomes.get("accuracy")}
     return Run(
         variant=job.variant,
         role=job.role,

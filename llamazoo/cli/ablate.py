@@ -1,27 +1,24 @@
 """llamazoo ablate"""
 
 import datetime
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from llamazoo.ablation import Experiment, Results, read_experiment
+from llamazoo.ablation import Results, read_experiment
 from llamazoo.ablation import run as run_experiment
-from llamazoo.ablation.conduct import opened
 from llamazoo.ablation.estimate import seconds_of
 from llamazoo.ablation.launch import LAUNCHERS
-from llamazoo.ablation.plan import plan
+from llamazoo.ablation.prepare import Prepared, prepare
 from llamazoo.ablation.preview import Preview, preview
 from llamazoo.ablation.report.answer import warnings
 from llamazoo.ablation.results import Variant
-from llamazoo.cli.arguments import AsJson, PartsFiles, Settings, overrides
+from llamazoo.cli.arguments import AsJson, Device, PartsFiles, Settings, overrides
 from llamazoo.cli.printed import console, counted, print_json, table
 from llamazoo.cli.runs_bar import RunsBar
 from llamazoo.cli.visible import visible
 from llamazoo.parts import registry_with
-from llamazoo.registry import Registry
 
 __all__ = ["run"]
 
@@ -38,6 +35,7 @@ def run(
     ] = False,
     settings: Settings = None,
     parts: PartsFiles = None,
+    device: Device = None,
     json: AsJson = False,
 ) -> None:
     """Compare variants of a model fairly, and tell which differences are real.
@@ -47,11 +45,11 @@ def run(
     registry = registry_with(parts)
     read = read_experiment(experiment, registry, overrides=overrides(settings))
     if dry_run:
-        _preview(read, registry, workers if launcher != "sequential" else 1, json)
+        _preview(prepare(read, launcher=launcher, workers=workers, parts=parts or (), device=device), json)
         return
     folder = out or Path("ablations") / read.name
     with RunsBar() as bar:
-        results = run_experiment(read, folder, launcher=launcher, workers=workers, registry=registry, parts=parts or (), watch=bar)
+        results = run_experiment(read, folder, launcher=launcher, workers=workers, parts=parts or (), device=device, watch=bar)
     if json:
         print_json(results.model_dump(mode="json"))
         return
@@ -76,16 +74,13 @@ def _loss(variant: Variant) -> str:
     return f"{sum(finished) / len(finished):.4f}" if finished else "diverged"
 
 
-def _preview(experiment: Experiment, registry: Registry, workers: int | None, json: bool) -> None:
-    planned = plan(experiment)
-    told = preview(planned)
-    jobs = planned.all_jobs()
-    seconds = sum(seconds_of(jobs, opened(experiment), registry))
-    at_once = min(len(jobs), workers or max(1, (os.cpu_count() or 1) // experiment.train.threads))
+def _preview(ready: Prepared, json: bool) -> None:
+    told = preview(ready.plan)
+    seconds = sum(seconds_of(ready.jobs, ready.data, ready.registry))
     if json:
-        print_json({**told.model_dump(mode="json"), "seconds": seconds, "workers": at_once})
+        print_json({**told.model_dump(mode="json"), "seconds": seconds, "workers": ready.at_once})
         return
-    _print_preview(told, seconds, at_once)
+    _print_preview(told, seconds, ready.at_once)
 
 
 def _print_preview(told: Preview, seconds: float, at_once: int) -> None:

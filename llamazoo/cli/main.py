@@ -115,7 +115,7 @@ class Commands(TyperGroup):
             finally:
                 sys.stdout.flush()  # here, so that a full disk or a closed pipe is told like any other error
         except LlamazooError as error:
-            _tell(str(error))
+            _tell("\n  ".join([str(error), *getattr(error, "__notes__", ())]))
         except OSError as error:
             if error.errno == errno.EPIPE:  # the reader has gone, which typer knows to be no fault
                 raise

@@ -70,7 +70,10 @@ def _missing(members: list[Member], factors: list[float]) -> list[str]:
         runs = [run for run, _ in figures(member.variant, "loss") if run.diverged is None]
         lacking = [f for f in factors if runs and all(run.outcomes.get(_outcome(f)) is None for run in runs)]
         if lacking:
-            told.append(f"{member.label} cannot be built for {' and '.join(f'{f:g}×' for f in lacking)} the trained length.")
+            told.append(
+                f"{member.label} has no loss at {' and '.join(f'{f:g}×' for f in lacking)} the trained length: "
+                "it cannot be built for that, or the loss is not finite."
+            )
     return told
 
 

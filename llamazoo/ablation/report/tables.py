@@ -161,4 +161,4 @@ def _by_seed(results: Results, outcome: Outcome) -> Table:
 def _figure(run: Run, value: float | None, places: int) -> Cell:
     if run.diverged is not None:
         return Cell("diverged", "unstable", run.diverged)
-    return Cell(fixed(value, places)) if value is not None else Cell("cannot be built")
+    return Cell(fixed(value, places)) if value is not None else Cell("no finite loss")

@@ -1,0 +1,33 @@
+"""The model that a run begins with, equal in whichever process it is built, whatever a program has set there."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+import torch
+
+from llamazoo.ablation.plan import Job
+from llamazoo.build import build_model
+from llamazoo.cost import dtype_of
+from llamazoo.decoder import Decoder
+from llamazoo.registry import Registry
+from llamazoo.spec.compose import load_spec
+
+__all__ = ["as_usual", "fresh_model"]
+
+
+def fresh_model(job: Job, registry: Registry | None = None) -> Decoder:
+    """The model of a job on its device: in the dtype of its spec, else in float32."""
+    spec = load_spec(job.spec, registry=registry)
+    return build_model(spec, device=job.device, dtype=dtype_of(spec) if spec.dtype else torch.float32, registry=registry)
+
+
+@contextmanager
+def as_usual() -> Iterator[None]:
+    """PyTorch's default dtype and device as they are at first, and afterwards as they were: no key of a run tells of others."""
+    before, elsewhere = torch.get_default_dtype(), torch.get_default_device().type != "cpu"
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.device("cpu") if elsewhere else nullcontext():
+            yield
+    finally:
+        torch.set_default_dtype(before)

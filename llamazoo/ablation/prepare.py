@@ -1,0 +1,102 @@
+"""What an experiment needs before anything is trained, and all that can be wrong until then."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from llamazoo.ablation.experiment import Experiment, check_vocabulary
+from llamazoo.ablation.launch import Launcher, at_once, check_found_elsewhere, launcher_of
+from llamazoo.ablation.measure import reaches
+from llamazoo.ablation.outcomes import length_of
+from llamazoo.ablation.plan import Job, Plan
+from llamazoo.data.config import open_data
+from llamazoo.data.example import DataSet
+from llamazoo.device import device_of, devices
+from llamazoo.errors import Problem, SpecError, UnsupportedError
+from llamazoo.registry import Registry
+
+__all__ = ["Prepared", "opened", "prepare"]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An experiment that can begin."""
+
+    plan: Plan
+    data: dict[str | None, DataSet]
+    """What is trained on, and the probes by name; None names the data."""
+    launcher: Launcher
+    registry: Registry
+    """Where the experiment found its parts."""
+    jobs: tuple[Job, ...]
+    """All runs, as if the first learning rate were chosen for each variant."""
+    at_once: int
+    """How many of them are done at a time."""
+
+
+def prepare(
+    experiment: Experiment,
+    *,
+    launcher: str = "sequential",
+    workers: int | None = None,
+    parts: Sequence[Path] = (),
+    device: str | None = None,
+    cache: str | os.PathLike[str] | None = None,
+) -> Prepared:
+    """The plan and the data of an experiment, once all that can be checked has been.
+
+    Raises UnsupportedError for a launcher or a device that there is not, and for parts that other processes would not find;
+    SpecError naming the variant; DataError; PluginError for a part that was edited after it was imported.
+    """
+    found, where = launcher_of(launcher), _where(device, launcher)
+    data = opened(experiment, cache)
+    plan = Plan(experiment, {name: each.fingerprint for name, each in data.items()}, where)
+    _check_lengths(experiment)
+    jobs = tuple(plan.all_jobs())
+    if launcher != "sequential":
+        check_found_elsewhere(jobs, tuple(parts))
+    return Prepared(plan, data, found, plan.candidates[0].spec.registry, jobs, at_once(launcher, jobs, workers))
+
+
+def opened(experiment: Experiment, cache: str | os.PathLike[str] | None = None) -> dict[str | None, DataSet]:
+    """The data of an experiment, and its probes by name; None names the data. Raises SpecError if a vocabulary is too small for it."""
+    sources: list[tuple[str | None, dict[str, Any]]] = [(None, experiment.data), *experiment.probes.items()]
+    place = None if cache is None else Path(cache)
+    found = {name: open_data(data, place, folder=experiment.folder) for name, data in sources}
+    check_vocabulary(experiment, found)
+    return found
+
+
+def _where(device: str | None, launcher: str) -> str:
+    """The device of the runs: the processor unless given."""
+    if device is None:
+        return "cpu"
+    if launcher == "ray" and device != "cpu":  # another machine has it, or not: Ray knows, and says which of several
+        if device != "cuda":
+            raise UnsupportedError(f"Ray chooses a device of its machines by itself; say cpu or cuda, not {device!r}")
+        return device
+    found = device_of(device)
+    if found.type != "cpu" and str(found) not in devices():
+        raise UnsupportedError(f"nothing can be trained on {device!r} here; here are: {', '.join(devices())}")
+    return "cpu" if found == torch.device("cpu") else str(found)
+
+
+def _check_lengths(experiment: Experiment) -> None:
+    """Raise SpecError for variants that cannot be compared at a length that was declared."""
+    problems = [
+        Problem(
+            ("outcomes", index),
+            f"{each.name!r} cannot be built for {length * experiment.train.seq_len} tokens with the weights of a shorter context; "
+            f"give the base max_seq_len: {length * experiment.train.seq_len}, so that all are built with room for it",
+        )
+        for index, outcome in enumerate(experiment.outcomes)
+        if (length := length_of(outcome)) is not None
+        for each in experiment.candidates
+        if not reaches(each.spec, length * experiment.train.seq_len)
+    ]
+    if problems:
+        raise SpecError(*problems)
