@@ -2,40 +2,39 @@
 
 from importlib import metadata
 
-from llamazoo.build import build_model
+from torch import nn
+
 from llamazoo.contract.component import Component
 from llamazoo.contract.source import Source, source_of
 from llamazoo.discovery import OWN
 from llamazoo.errors import PluginError
-from llamazoo.spec.architecture import ArchitectureSpec
 
-__all__ = ["code_of", "code_running"]
+__all__ = ["code_of", "refuse_edited"]
 
 PACKAGES = ("llamazoo", "torch")
 
 
-def code_of(spec: ArchitectureSpec) -> dict[str, str]:
+def code_of(model: nn.Module) -> dict[str, str]:
     """Versions of what is installed, and a hash of the source file of each part that comes from elsewhere than llamazoo.
 
-    A part without a file (of a notebook, a prompt, exec) has a random number for it, another one for each class. Raises PluginError
-    if a file was edited after it was imported: what runs would not be what stands there.
+    Of the file as it was imported, whatever it says by now. A part without a file (of a notebook, a prompt, exec) has a random number
+    for it, another one for each class.
     """
-    for source in _sources(spec).values():
-        if source.edited:
-            raise PluginError(f"{source.file}: was edited after it was imported; start Python anew, or import it again")
-    return code_running(spec)
-
-
-def code_running(spec: ArchitectureSpec) -> dict[str, str]:
-    """The same of the code as it was imported, whatever its files say by now."""
     found: dict[str, set[str]] = {name: {metadata.version(name)} for name in PACKAGES}
-    for part, source in _sources(spec).items():
+    for part, source in _sources(model).items():
         # A file by its own name: a module's depends on how a process came to it (__main__, or a file of parts).
         told = f"{part.kind} {part.__qualname__}" if source.file is None else source.file.name
         found.setdefault(told, set()).add(source.digest)
     return {name: " ".join(sorted(each)) for name, each in found.items()}
 
 
-def _sources(spec: ArchitectureSpec) -> dict[type[Component], Source]:
-    parts = dict.fromkeys(type(module) for module in build_model(spec, device="meta").modules() if isinstance(module, Component))
+def refuse_edited(model: nn.Module) -> None:
+    """Raise PluginError if the file of a part says something else by now: what runs would not be what stands there."""
+    for source in _sources(model).values():
+        if source.edited:
+            raise PluginError(f"{source.file}: was edited after it was imported; start Python anew, or import it again")
+
+
+def _sources(model: nn.Module) -> dict[type[Component], Source]:
+    parts = dict.fromkeys(type(module) for module in model.modules() if isinstance(module, Component))
     return {part: source_of(part) for part in parts if part.__module__.partition(".")[0] != OWN}

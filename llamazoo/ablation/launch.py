@@ -18,9 +18,10 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import NamedTuple
 
-from llamazoo.ablation.code import code_running
+from llamazoo.ablation.code import code_of
 from llamazoo.ablation.plan import Job
 from llamazoo.ablation.work import Done, perform
+from llamazoo.build import build_model
 from llamazoo.data.example import DataSet
 from llamazoo.errors import TrainingError, UnknownComponentError, UnsupportedError
 from llamazoo.extras import optional
@@ -75,7 +76,7 @@ def check_found_elsewhere(jobs: Sequence[Job], parts: tuple[Path, ...]) -> None:
             raise UnsupportedError(
                 f"another process finds only parts that are installed, or stand in a file that is given with --parts: {error}"
             ) from None
-        changed = _changed(job, code_running(spec))
+        changed = _changed(job, code_of(build_model(spec, device="meta", registry=there)))
         if changed:
             raise UnsupportedError(
                 f"another process finds only parts that are installed, or stand in a file that is given with --parts; "
@@ -153,7 +154,7 @@ def _apart(job: Job, launch: Launch) -> Done:
     """A run in another process."""
     try:
         registry = _registry(launch.parts)
-        changed = _changed(job, code_running(load_spec(job.spec, registry=registry)))
+        changed = _changed(job, code_of(build_model(job.spec, device="meta", registry=registry)))
         if changed:
             raise TrainingError(f"a run of {job.variant!r} cannot begin, since the code has changed: {changed}; run the experiment again")
         return perform(job, launch.folder, launch.data[job.probe], registry=registry)

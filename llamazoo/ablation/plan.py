@@ -18,6 +18,7 @@ from llamazoo.ablation.experiment import Experiment
 from llamazoo.ablation.outcomes import probe_of
 from llamazoo.ablation.results import LearningRate, Run
 from llamazoo.ablation.variants import BASE, Candidate
+from llamazoo.build import build_model
 from llamazoo.errors import TrainingError
 from llamazoo.training.recipe import Recipe
 
@@ -93,7 +94,7 @@ class Plan:
         self.candidates = experiment.candidates
         self.fingerprints = fingerprints or {}
         self.device = device
-        self.code = {each.name: code_of(each.spec) for each in self.candidates}
+        self.code = {each.name: code_of(build_model(each.spec, device="meta")) for each in self.candidates}
 
     def tuning_jobs(self) -> list[Job]:
         """The first stage: for each seed, each variant at each learning rate; none if there is only one rate."""

@@ -8,11 +8,13 @@ from typing import Any
 
 import torch
 
+from llamazoo.ablation.code import refuse_edited
 from llamazoo.ablation.experiment import Experiment, check_vocabulary
 from llamazoo.ablation.launch import Launcher, at_once, check_found_elsewhere, launcher_of
 from llamazoo.ablation.measure import reaches
 from llamazoo.ablation.outcomes import length_of
 from llamazoo.ablation.plan import Job, Plan
+from llamazoo.build import build_model
 from llamazoo.data.config import open_data
 from llamazoo.data.example import DataSet
 from llamazoo.device import device_of, devices
@@ -54,6 +56,8 @@ def prepare(
     """
     found, where = launcher_of(launcher), _where(device, launcher)
     data = opened(experiment, cache)
+    for each in experiment.candidates:
+        refuse_edited(build_model(each.spec, device="meta"))
     plan = Plan(experiment, {name: each.fingerprint for name, each in data.items()}, where)
     _check_lengths(experiment)
     jobs = tuple(plan.all_jobs())
