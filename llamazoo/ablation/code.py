@@ -22,10 +22,15 @@ def code_of(model: nn.Module) -> dict[str, str]:
     """
     found: dict[str, set[str]] = {name: {metadata.version(name)} for name in PACKAGES}
     for part, source in _sources(model).items():
-        # A file by its own name: a module's depends on how a process came to it (__main__, or a file of parts).
-        told = f"{part.kind} {part.__qualname__}" if source.file is None else source.file.name
-        found.setdefault(told, set()).add(source.digest)
+        found.setdefault(_called(part, source), set()).add(source.digest)
     return {name: " ".join(sorted(each)) for name, each in found.items()}
+
+
+def _called(part: type[Component], source: Source) -> str:
+    """A file by its own name: a module's depends on how a process came to it (__main__, or a file of parts)."""
+    if source.file is None:
+        return f"{part.kind} {part.__qualname__}"
+    return source.file.name if source.file.stem != "__init__" else f"{source.file.parent.name}/{source.file.name}"
 
 
 def refuse_edited(model: nn.Module) -> None:

@@ -120,13 +120,9 @@ def ray(jobs: Sequence[Job], launch: Launch) -> Iterator[tuple[int, Done]]:
     engine = optional("ray", "ray")
     mine = not engine.is_initialized()
     if mine:
-        threads = max(job.recipe.threads for job in jobs)
-        engine.init(
-            logging_level="warning",
-            log_to_driver=False,
-            include_dashboard=False,
-            num_cpus=launch.workers and launch.workers * threads,
-        )
+        threads, joined = max(job.recipe.threads for job in jobs), "RAY_ADDRESS" in os.environ  # whose size is not for us to say
+        processors = None if joined or launch.workers is None else launch.workers * threads
+        engine.init(logging_level="warning", log_to_driver=False, include_dashboard=False, num_cpus=processors)
     try:
         needs_gpu = any(job.device != "cpu" for job in jobs)
         if needs_gpu and not engine.cluster_resources().get("GPU"):
