@@ -92,8 +92,9 @@ def test_a_part_that_was_edited_after_it_was_imported_is_refused(tmp_path: Path)
     assert not list(tmp_path.glob("out/runs/*"))
 
 
-def test_a_file_of_parts_is_read_as_it_stands_and_executed_once(tmp_path: Path) -> None:
+def test_a_file_of_parts_is_read_as_it_stands_and_executed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An edit within a second that leaves the size as it is: what Python compiled before would be taken for it."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     noted = f"with open({str(tmp_path / 'log')!r}, 'a') as log:\n    log.write('once ')\n\n"
     found = []
     for factor in ("1.0", "1.0", "2.0"):
