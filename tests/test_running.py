@@ -49,8 +49,7 @@ def norm(folder: Path, returned: str, before: str = "") -> Path:
 
 
 def jobs_of(experiment: dict[str, Any], registry: llamazoo.Registry) -> list[Job]:
-    plan = Plan(read_experiment(experiment, registry))
-    return plan.final_jobs({each.name: 0.003 for each in plan.candidates})
+    return Plan(read_experiment(experiment, registry)).all_jobs()
 
 
 def typed(returned: str) -> Any:
