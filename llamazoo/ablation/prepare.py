@@ -35,7 +35,7 @@ class Prepared:
     registry: Registry
     """Where the experiment found its parts."""
     jobs: tuple[Job, ...]
-    """All runs, as if the first learning rate were chosen for each variant."""
+    """All runs, with the lowest learning rate in place of those that are chosen on the way."""
     at_once: int
     """How many of them are done at a time."""
 
