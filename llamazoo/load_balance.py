@@ -14,7 +14,7 @@ from llamazoo.contract.kinds import Router, Routing
 from llamazoo.contract.step import Step
 from llamazoo.errors import InputError
 
-__all__ = ["ExpertLoad", "correct_load", "expert_load"]
+__all__ = ["ExpertLoad", "correct_load", "corrected", "expert_load"]
 
 
 class ExpertLoad:
@@ -56,6 +56,11 @@ def expert_load(model: nn.Module) -> Iterator[ExpertLoad]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def corrected(model: nn.Module) -> bool:
+    """Whether any router of the model has a correction."""
+    return any(isinstance(module.correction, Tensor) for module in model.modules() if isinstance(module, Router))
 
 
 def correct_load(model: nn.Module, load: ExpertLoad, rate: float = 1e-3) -> None:

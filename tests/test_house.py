@@ -63,7 +63,7 @@ ROOMS = {
     "chat": "weights errors",
     "generation": "chat decoder decoder_state weights registry errors",
     "data": "generation weights spec shelf contract extras errors",
-    "training": "data extras build cost decoder device load_balance weights spec registry contract errors",
+    "training": "data extras build cost decoder device load_balance weights spec registry discovery contract errors",
     "ablation": "training data extras build cost decoder device diagram parts spec registry discovery shelf contract errors",
     "components.builtin": "components contract generation hooks weights",
     "components.position.scaling": "contract errors",

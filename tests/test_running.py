@@ -14,7 +14,6 @@ from typer.testing import CliRunner
 
 import llamazoo
 from llamazoo.ablation import Heard, run
-from llamazoo.ablation.code import code_of
 from llamazoo.ablation.conduct import RESULTS, TIMINGS, _write
 from llamazoo.ablation.environment import environment
 from llamazoo.ablation.experiment import read_experiment
@@ -25,6 +24,7 @@ from llamazoo.ablation.results import Results, Timings
 from llamazoo.cli.main import app
 from llamazoo.errors import InputError, PluginError, TrainingError, UnsupportedError
 from llamazoo.parts import registry_with
+from llamazoo.training.code import code_of
 
 PROGRAM = Path(__file__).parent / "programs" / "ablate.py"
 BASE = {"extends": "llama-tiny", "vocab_size": 32, "dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 32, "max_seq_len": 32}
@@ -72,7 +72,7 @@ def test_a_part_without_a_file_is_its_own_and_no_other_class_has_its_results() -
 
 def test_a_program_from_stdin_has_another_part_each_time() -> None:
     program = NORM.format("torch.tanh(x)") + (
-        "\nfrom llamazoo.ablation.code import code_of\n"
+        "\nfrom llamazoo.training.code import code_of\n"
         "registry = llamazoo.default_registry().extended(Mine)\n"
         "model = llamazoo.build_model('llama-tiny', overrides={'norm': 'mine'}, registry=registry, device='meta')\n"
         "first = code_of(model)\nassert first == code_of(model)\nprint(first['norm Mine'])\n"

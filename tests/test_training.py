@@ -12,72 +12,20 @@ from typing import Any
 
 import pytest
 import torch
+from counting import SPEC, Counting, CountingData, assert_equal, journal, model, recipe, weights
 from safetensors.torch import save_file
 from torch import Tensor
 
 import llamazoo
 from llamazoo.data.example import IGNORED, Example, stacked
-from llamazoo.errors import DataError, DivergedError, TrainingError
+from llamazoo.errors import DataError, DivergedError, InputError, TrainingError, UnsupportedError
 from llamazoo.training import checkpoint
-from llamazoo.training.checkpoint import newest
 from llamazoo.training.evaluate import evaluate
+from llamazoo.training.fit import training_dtype
 from llamazoo.training.loop import train
-from llamazoo.training.optimizer import Update, Updater
-from llamazoo.training.recipe import Recipe
+from llamazoo.training.optimizer import Update, Updater, adamw, decayed
+from llamazoo.training.pinned import deterministic
 from llamazoo.training.watch import Watcher
-
-SPEC = {
-    "version": 1, "vocab_size": 11, "dim": 16, "hidden_dim": 24, "n_layers": 2, "n_heads": 2, "max_seq_len": 16,
-    "norm": "rmsnorm", "position": "rope", "attention": "multihead", "feed_forward": "swiglu",
-}  # fmt: skip
-
-
-class Counting:
-    """Tokens that count upwards from where the example's number says, modulo a prime."""
-
-    def __init__(self, length: int, key: int, count: int) -> None:
-        self.length, self.key, self.count = length, key, count
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> Example:
-        if index >= self.count:
-            raise IndexError(index)
-        whole = (torch.arange(self.length + 1) * (1 + index % 3) + index * 7 + self.key) % 11
-        return Example(whole[:-1], whole[1:].clone(), torch.zeros(self.length, dtype=torch.int64))
-
-
-class CountingData:
-    vocab_size, fingerprint, accuracy = 11, "counting", True
-
-    def training(self, seq_len: int, seed: int) -> Counting:
-        return Counting(seq_len, seed, 1 << 40)
-
-    def validation(self, seq_len: int) -> Counting:
-        return Counting(seq_len, 5, 10)
-
-    def facts(self) -> dict[str, str | int | float]:
-        return {}
-
-
-def recipe(**changes: Any) -> Recipe:
-    given = {"tokens": 640, "batch_tokens": 32, "seq_len": 8, "evaluate_tokens": 64, "lr": 0.01, **changes}
-    return Recipe(**given)
-
-
-def model(**overrides: Any) -> llamazoo.Decoder:
-    return llamazoo.build_model(SPEC, overrides=overrides, device="cpu")
-
-
-def weights(of: llamazoo.Decoder) -> dict[str, Tensor]:
-    return {name: p.detach().clone() for name, p in of.named_parameters()}
-
-
-def assert_equal(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
-    assert ours.keys() == theirs.keys()
-    for name, value in ours.items():
-        assert torch.equal(value, theirs[name]), name
 
 
 class Record(Watcher):
@@ -125,12 +73,6 @@ def test_the_update_is_adamw_by_hand() -> None:
             p.sub_(0.01 * p.grad / (p.grad.abs() + 1e-8))  # the first step of Adam is the gradient's sign
     for name, value in weights(ours).items():
         torch.testing.assert_close(value, weights(theirs)[name], rtol=1e-4, atol=1e-6)
-
-
-def test_gradients_are_clipped_together() -> None:
-    rows = stacked([Counting(8, 0, 9)[3]])
-    free, clipped = (Updater(model(), recipe(clip=clip)) for clip in (None, 1e-3))
-    assert free.step(rows, 0).norm == pytest.approx(clipped.step(rows, 0).norm) != pytest.approx(1e-3)
 
 
 def test_accumulation_counts_tokens_and_not_micro_batches() -> None:
@@ -197,39 +139,11 @@ def test_a_run_that_is_interrupted_and_resumed_ends_in_the_same_bits(stop_at: in
     assert found.points == expected.points
     assert rest.updates[0][0] == (stop_at - 1) // 3 * 3  # a checkpoint every three steps
     assert_equal(weights(resumed), weights(straight))
-    ours, theirs = (_journal(tmp_path / name) for name in ("run", "straight"))
+    ours, theirs = (journal(tmp_path / name) for name in ("run", "straight"))
     assert ours == theirs
     assert [line["step"] for line in ours if "loss" in line] == list(range(21))
     again = train(noisy(), CountingData(), given, tmp_path / "run", seed=3, watchers=[none := Record()])
     assert (again.points, none.updates) == (expected.points, [])
-
-
-def _journal(folder: Path) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
-
-
-def test_a_checkpoint_of_another_run_is_refused_and_stays(tmp_path: Path) -> None:
-    train(model(), CountingData(), recipe(), tmp_path)
-    with pytest.raises(TrainingError, match="belongs to a run of another model, other data or another recipe"):
-        train(model(), CountingData(), recipe(lr=0.02), tmp_path)
-    assert newest(tmp_path / "checkpoints") == tmp_path / "checkpoints" / "step-000000020"
-
-
-@pytest.mark.parametrize(("name", "keep", "message"), [
-    ("tensors.safetensors", 100, "has 100 bytes in place of"),
-    ("tensors.safetensors", None, "is damaged"),
-    ("progress.json", 30, "is damaged"),
-])  # fmt: skip
-def test_a_damaged_checkpoint_is_refused_by_name(name: str, keep: int | None, message: str, tmp_path: Path) -> None:
-    train(model(), CountingData(), recipe(), tmp_path)
-    file = tmp_path / "checkpoints" / "step-000000020" / name
-    content = file.read_bytes()
-    file.unlink()
-    if keep is not None:
-        file.write_bytes(content[:keep])
-    with pytest.raises(TrainingError, match=rf"step-000000020: .*{message}.*remove it"):
-        train(model(), CountingData(), recipe(), tmp_path)
 
 
 class Poisoned(CountingData):
@@ -259,7 +173,7 @@ def test_a_loss_that_is_no_number_is_skipped_by_policy_and_never_reaches_the_wei
         assert_equal(seen[step][1], seen[step - 1][1])
     assert trained.skipped == 3
     assert all(bool(torch.isfinite(p).all()) for p in learner.parameters())
-    logged = [line for line in _journal(tmp_path) if line.get("taken") is False]
+    logged = [line for line in journal(tmp_path) if line.get("taken") is False]
     assert [(line["step"], line["loss"]) for line in logged] == [(2, None), (5, None), (6, None)]
     assert trained.points[-1].training_loss is not None
 
@@ -267,19 +181,19 @@ def test_a_loss_that_is_no_number_is_skipped_by_policy_and_never_reaches_the_wei
 def test_a_loss_that_is_no_number_ends_the_run_by_policy_with_the_weights_as_they_were(tmp_path: Path) -> None:
     learner = model()
     straight = model()
-    with pytest.raises(DivergedError, match="at step 5 the loss is nan and the norm of its gradients nan; no update was made"):
+    with pytest.raises(DivergedError, match="at step 4 the loss is nan and the norm of its gradients nan; no update was made"):
         train(learner, Poisoned(learner, {4}), recipe(), tmp_path)
     with pytest.raises(DivergedError):
         train(straight, Poisoned(straight, {4}), recipe())
     assert_equal(weights(learner), weights(straight))
     assert all(bool(torch.isfinite(p).all()) for p in learner.parameters())
-    assert _journal(tmp_path)[-1]["taken"] is False
+    assert journal(tmp_path)[-1]["taken"] is False
 
 
 def test_skipping_without_end_is_an_end() -> None:
     learner = model()
     before = weights(learner)
-    with pytest.raises(DivergedError, match=r"at step 4 .* the 4th in a row without an update"):
+    with pytest.raises(DivergedError, match=r"at step 3 .*; max_skipped: 4 steps in a row without an update"):
         train(learner, Poisoned(learner, set(range(100))), recipe(non_finite="skip", max_skipped=4))
     assert_equal(weights(learner), before)
 
@@ -374,22 +288,178 @@ def test_bfloat16_trains_and_keeps_its_weights_in_float32() -> None:
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")  # said by the compiler of itself
 def test_a_compiled_run_learns_what_a_plain_one_does() -> None:
     plain, compiled = model(), model()
-    first, second = train(plain, CountingData(), recipe()), train(compiled, CountingData(), recipe(compile=True))
+    seen = AtWork(compiled)
+    first, second = train(plain, CountingData(), recipe()), train(compiled, CountingData(), recipe(compile=True), watchers=[seen])
+    assert seen.compiled == {True}
+    assert not hasattr(compiled.core, "_torchdynamo_orig_callable")
     assert second.points[-1].loss == pytest.approx(first.points[-1].loss, abs=1e-4)
-
-
-def test_threads_and_random_numbers_are_afterwards_as_they_were() -> None:
-    threads, state = torch.get_num_threads(), torch.get_rng_state()
-    train(model(), CountingData(), recipe(threads=2))
-    assert torch.get_num_threads() == threads
-    assert torch.equal(torch.get_rng_state(), state)
 
 
 @pytest.mark.parametrize(("changes", "message"), [
     ({"batch_tokens": 20}, "batch_tokens 20 is no multiple of seq_len 8"),
     ({"micro_batch_tokens": 24}, "batch_tokens 32 is no multiple of micro_batch_tokens 24"),
     ({"lr": -1.0}, "lr"), ({"tokens": 0}, "tokens"), ({"schedule": "triangle"}, "schedule"), ({"warmup": 2.0}, "warmup"),
+    ({"lr": 1e39}, "lr"), ({"lr": 0.5, "weight_decay": 3.0}, "lr 0.5 times weight_decay 3 is more than 1"),
+    ({"eps": 1e-30}, "eps"), ({"threads": 8589934592}, "threads"),
 ])  # fmt: skip
 def test_a_recipe_that_cannot_be_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         recipe(**changes)
+
+
+def test_the_clipped_gradients_have_the_recipes_norm() -> None:
+    """The memory of AdamW's first step is a tenth of them."""
+    for clip, due in ((1e-3, 1e-3), (None, None)):
+        updater = Updater(model(), recipe(clip=clip))
+        update = updater.step(stacked([Counting(8, 0, 9)[3]]), 0)
+        norm = torch.cat([state["exp_avg"].flatten() for state in updater.optimizer.state.values()]).norm().item() / 0.1
+        assert norm == pytest.approx(update.norm if due is None else due, rel=1e-3)
+        assert update.norm > 0.01
+
+
+def test_a_finite_loss_with_infinite_gradients_is_not_learned_from() -> None:
+    learner = model()
+    before = weights(learner)
+    learner.final_norm.weight.register_hook(lambda gradient: gradient * float("inf"))
+    updater = Updater(learner, recipe())
+    update = updater.step(stacked([Counting(8, 0, 9)[3]]), 0)
+    assert update.loss is not None
+    assert math.isfinite(update.loss)
+    assert not math.isfinite(update.norm)
+    assert not update.taken
+    assert_equal(weights(learner), before)
+    assert not updater.optimizer.state
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_matrices_are_multiplied_in_the_recipes_precision(precision: str) -> None:
+    learner, seen = model(), set()
+    for module in learner.blocks.modules():
+        if isinstance(module, torch.nn.Linear):
+            module.register_forward_hook(lambda module, args, made: seen.add(made.dtype) if learner.training else None)
+    train(learner, CountingData(), recipe(precision=precision, tokens=32))
+    assert seen == {getattr(torch, precision)}
+
+
+class AtWork(Watcher):
+    """What is so while a run is under way."""
+
+    def __init__(self, learner: llamazoo.Decoder) -> None:
+        self.learner = learner
+        self.threads: set[int] = set()
+        self.compiled: set[bool] = set()
+
+    def updated(self, step: int, update: Update, seconds: float) -> None:
+        self.threads.add(torch.get_num_threads())
+        self.compiled.add(hasattr(self.learner.core, "_torchdynamo_orig_callable"))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_run_has_the_threads_of_its_recipe_and_afterwards_all_is_as_it_was(threads: int) -> None:
+    before, state, seen = torch.get_num_threads(), torch.get_rng_state(), AtWork(learner := model())
+    train(learner, CountingData(), recipe(threads=threads, tokens=32), watchers=[seen])
+    assert seen.threads == {threads}
+    assert torch.get_num_threads() == before
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_kernels_are_afterwards_chosen_as_they_were() -> None:
+    try:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        with deterministic():
+            assert not torch.is_deterministic_algorithms_warn_only_enabled()
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    with deterministic():
+        assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_matrices_decay_and_neither_biases_nor_the_gains_of_norms() -> None:
+    experts = {"type": "experts", "n_experts": 4, "top_k": 1, "hidden_dim": 8, "bias": True}
+    learner = model(feed_forward=experts, norm="layernorm", attention={"type": "multihead", "qkv_bias": True, "qk_norm": "rmsnorm"})
+
+    class Table(llamazoo.Norm):
+        name = "table"
+
+        def __init__(self, options: llamazoo.ComponentOptions, site: llamazoo.Site) -> None:
+            super().__init__(options, site)
+            self.weight = torch.nn.Parameter(torch.ones(2, 3))
+
+    learner.extra = Table(Table.Options(), learner.spec.site())  # type: ignore[assignment]
+    found = decayed(learner)
+    stacked_biases = {name for name, p in learner.named_parameters() if name.endswith("bias") and p.ndim > 1}
+    assert stacked_biases
+    assert not found & stacked_biases
+    assert "extra.weight" not in found
+    for name, parameter in learner.named_parameters():
+        if parameter.ndim > 1 and name != "extra.weight" and name not in stacked_biases:
+            assert name in found, name
+        if parameter.ndim < 2:
+            assert name not in found, name
+    groups = adamw(learner, recipe(weight_decay=0.5)).param_groups
+    assert {(group["weight_decay"], len(group["params"])) for group in groups} >= {(0.5, len(found))}
+
+
+@pytest.mark.parametrize(("share", "steps", "first"), [(0.07, 100, 7), (0.29, 100, 29), (0.05, 21, 2), (1e-7, 10, 1), (0.0, 9, 0)])
+def test_a_share_of_the_steps_is_rounded_up_from_what_is_written(share: float, steps: int, first: int) -> None:
+    given = recipe(tokens=32 * steps, warmup=share, schedule="constant", lr=1.0)
+    assert next(step for step in range(steps) if given.learning_rate(step) == 1.0) == max(0, first - 1)
+    assert given.share(share) == first
+
+
+def test_a_correction_cannot_be_counted_in_a_compiled_model_and_that_is_said_before_the_first_step(tmp_path: Path) -> None:
+    spec = {"feed_forward": {"type": "experts", "n_experts": 4, "top_k": 1, "hidden_dim": 8, "router": {"type": "grouped", "n_groups": 2}}}
+    with pytest.raises(UnsupportedError, match=r"set train.compile: false, or the router's correction: false"):
+        train(model(**spec), CountingData(), recipe(compile=True), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_in_half_precision_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    half = llamazoo.build_model(SPEC, overrides={"dtype": "bfloat16"}, device="cpu")
+    message = r"is torch.bfloat16, .*; build the model with dtype=torch.float32, and set precision: bfloat16"
+    with pytest.raises(TrainingError, match=message):
+        train(half, CountingData(), recipe(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    assert [training_dtype(model(dtype=name).spec) for name in ("float16", "bfloat16", "float32", "float64", None)] == [
+        *[torch.float32] * 3, torch.float64, torch.float32,
+    ]  # fmt: skip
+
+
+def test_a_divided_model_is_not_trained_with_a_folder(tmp_path: Path) -> None:
+    learner = model()
+    learner.division = object()  # type: ignore[assignment]
+    with pytest.raises(TrainingError, match="each process of a divided model would write its own part under one name"):
+        train(learner, CountingData(), recipe(), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("seed", [2**64, -1])
+def test_a_seed_that_is_none_is_refused(seed: int) -> None:
+    with pytest.raises(DataError, match=f"the seed {seed} is not from 0"):
+        train(model(), CountingData(), recipe(), seed=seed)
+
+
+@pytest.mark.parametrize(("changes", "message"), [({"rows": 0}, "rows is a whole"), ({"rows": 2, "tokens": 0}, "tokens is a whole")])
+def test_an_evaluation_of_nothing_is_refused(changes: dict[str, int], message: str) -> None:
+    with pytest.raises(InputError, match=f"{message} number from 1, found 0"):
+        evaluate(model(), Counting(8, 5, 5), **changes)
+
+
+def test_a_sigterm_while_watchers_end_is_heard() -> None:
+    class Last(Watcher):
+        def end(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit, match="143"):
+        train(model(), CountingData(), recipe(tokens=32), watchers=[Last()])
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_the_highest_learning_rate_leaves_all_weights_finite() -> None:
+    learner = model()
+    update = Updater(learner, recipe(lr=1.0, weight_decay=1.0, warmup=0.0, clip=None)).step(stacked([Counting(8, 0, 9)[3]]), 0)
+    assert update.taken
+    assert all(bool((p.abs() < 3).all()) for p in learner.parameters())

@@ -9,8 +9,8 @@ from llamazoo.ablation.fresh import as_usual, fresh_model
 from llamazoo.ablation.plan import Job
 from llamazoo.data.example import DataSet, stacked
 from llamazoo.registry import Registry
-from llamazoo.training.loop import pinned
 from llamazoo.training.optimizer import Updater
+from llamazoo.training.pinned import pinned
 
 __all__ = ["seconds_of"]
 

@@ -7,18 +7,18 @@ import torch
 
 from llamazoo.ablation.plan import Job
 from llamazoo.build import build_model
-from llamazoo.cost import dtype_of
 from llamazoo.decoder import Decoder
 from llamazoo.registry import Registry
 from llamazoo.spec.compose import load_spec
+from llamazoo.training.fit import training_dtype
 
 __all__ = ["as_usual", "fresh_model"]
 
 
 def fresh_model(job: Job, registry: Registry | None = None) -> Decoder:
-    """The model of a job on its device: in the dtype of its spec, else in float32."""
+    """The model of a job on its device: in the dtype of its spec if models are trained in that, else in float32."""
     spec = load_spec(job.spec, registry=registry)
-    return build_model(spec, device=job.device, dtype=dtype_of(spec) if spec.dtype else torch.float32, registry=registry)
+    return build_model(spec, device=job.device, dtype=training_dtype(spec) if spec.dtype else torch.float32, registry=registry)
 
 
 @contextmanager

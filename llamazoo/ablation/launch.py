@@ -18,7 +18,6 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import NamedTuple
 
-from llamazoo.ablation.code import code_of
 from llamazoo.ablation.plan import Job
 from llamazoo.ablation.work import Done, perform
 from llamazoo.build import build_model
@@ -29,6 +28,7 @@ from llamazoo.parts import registry_with
 from llamazoo.registry import Registry
 from llamazoo.shelf import nearest
 from llamazoo.spec.compose import load_spec
+from llamazoo.training.code import code_of
 
 __all__ = ["LAUNCHERS", "Launch", "at_once", "check_found_elsewhere", "launcher_of"]
 

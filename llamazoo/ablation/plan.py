@@ -13,20 +13,20 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from llamazoo.ablation.code import code_of
 from llamazoo.ablation.experiment import Experiment
 from llamazoo.ablation.outcomes import probe_of
 from llamazoo.ablation.results import LearningRate, Run
 from llamazoo.ablation.variants import BASE, Candidate
 from llamazoo.build import build_model
 from llamazoo.errors import TrainingError
+from llamazoo.training.code import code_of
 from llamazoo.training.recipe import Recipe
 
 __all__ = ["Choice", "Job", "Plan", "Role", "choose", "plan"]
 
 Role = Literal["tuning", "evaluation", "noise", "probe"]
 
-VERSION = 1  # of what a job means: a change of it makes every run a new one
+VERSION = 2  # of what a job means: a change of it makes every run a new one
 TUNING, NOISE = 10_000, 20_000  # what is added to a seed in these roles: seeds are below 9,000
 STRIDE = 1_000_000  # between the seeds of specs whose own seeds differ by one
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from llamazoo.ablation.code import refuse_edited
 from llamazoo.ablation.experiment import Experiment, check_vocabulary
 from llamazoo.ablation.launch import Launcher, at_once, check_found_elsewhere, launcher_of
 from llamazoo.ablation.measure import reaches
@@ -20,6 +19,7 @@ from llamazoo.data.example import DataSet
 from llamazoo.device import device_of, devices
 from llamazoo.errors import Problem, SpecError, UnsupportedError
 from llamazoo.registry import Registry
+from llamazoo.training.code import refuse_edited
 
 __all__ = ["Prepared", "opened", "prepare"]
 

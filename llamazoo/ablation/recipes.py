@@ -5,10 +5,9 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationError
 
-from llamazoo.contract.options import Positive
 from llamazoo.errors import SpecError
 from llamazoo.spec.problems import explain
-from llamazoo.training.recipe import Recipe, Training
+from llamazoo.training.recipe import LearningRate, Recipe, Training
 
 __all__ = ["ExperimentTraining", "ProbeTraining", "read_training"]
 
@@ -24,7 +23,7 @@ def _apart(rates: list[float]) -> list[float]:
 class ExperimentTraining(Training):
     """How each model is trained, and the learning rates to choose from."""
 
-    lr: Positive | Annotated[list[Positive], Field(min_length=1), AfterValidator(_apart)]
+    lr: LearningRate | Annotated[list[LearningRate], Field(min_length=1), AfterValidator(_apart)]
     """The height of the learning rate; of several, each seed of each variant takes the one that was best in a trial of its own."""
 
     @property
@@ -40,8 +39,12 @@ class ExperimentTraining(Training):
 class ProbeTraining(Training):
     """How each model is trained on a probe."""
 
-    lr: Positive | None = None
+    lr: LearningRate | None = None
     """The height of the learning rate; unless given, the one that was chosen for the variant on the data."""
+
+    @property
+    def rates(self) -> list[float]:
+        return [] if self.lr is None else [self.lr]
 
     def at(self, lr: float) -> Recipe:
         """The recipe with its own learning rate, or else this one."""
@@ -49,7 +52,10 @@ class ProbeTraining(Training):
 
 
 def _at(training: Training, lr: float) -> Recipe:
-    return Recipe.model_validate({**training.model_dump(exclude={"lr"}), "lr": lr})
+    try:
+        return Recipe.model_validate({**training.model_dump(exclude={"lr"}), "lr": lr})
+    except ValidationError as error:  # of what is wrong only together with this rate
+        raise explain(error, Recipe) from None
 
 
 def read_training(model: type[T]) -> Callable[[Any], T | None]:

@@ -4,7 +4,6 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from llamazoo.ablation.environment import machine
@@ -16,7 +15,9 @@ from llamazoo.ablation.results import CurvePoint, Outcome, Run
 from llamazoo.data.example import DataSet
 from llamazoo.errors import DivergedError, TrainingError
 from llamazoo.registry import Registry
-from llamazoo.training.loop import pinned, train
+from llamazoo.training.claim import claimed
+from llamazoo.training.loop import train
+from llamazoo.training.pinned import pinned
 from llamazoo.training.watch import Watcher
 
 __all__ = ["Done", "RunTiming", "done", "perform", "run_of"]
@@ -86,8 +87,7 @@ def _told(job: Job) -> str:
 
 def _kept(job: Job, folder: Path, data: DataSet, registry: Registry | None, watchers: Sequence[Watcher]) -> Done:
     place = folder / job.key
-    place.mkdir(parents=True, exist_ok=True)
-    with FileLock(place / "lock"):  # another program may be at it, and will be through, or die
+    with claimed(place, wait=True):  # another program may be at it, and will be through, or die
         found = done(job, folder)
         if found is not None:
             return found

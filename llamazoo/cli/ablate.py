@@ -14,13 +14,15 @@ from llamazoo.ablation.prepare import Prepared, prepare
 from llamazoo.ablation.preview import Preview, preview
 from llamazoo.ablation.report.answer import warnings
 from llamazoo.ablation.results import Variant
-from llamazoo.cli.arguments import AsJson, Device, PartsFiles, Settings, overrides
+from llamazoo.cli.arguments import AsJson, Device, PartsFiles, overrides
 from llamazoo.cli.printed import console, counted, print_json, table
 from llamazoo.cli.runs_bar import RunsBar
 from llamazoo.cli.visible import visible
 from llamazoo.parts import registry_with
 
 __all__ = ["run"]
+
+OF_FILE = "seeds=3"
 
 
 def run(
@@ -33,7 +35,10 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Tell what would be run, matched sizes and the time, and train nothing.")
     ] = False,
-    settings: Settings = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="PATH=VALUE", help=f"Change a field of the file, such as {OF_FILE} or base.dim=64; repeatable."),
+    ] = None,
     parts: PartsFiles = None,
     device: Device = None,
     json: AsJson = False,
@@ -43,7 +48,7 @@ def run(
     What was finished before in the folder is not repeated: after an interruption, run the same command again.
     """
     registry = registry_with(parts)
-    read = read_experiment(experiment, registry, overrides=overrides(settings))
+    read = read_experiment(experiment, registry, overrides=overrides(settings, OF_FILE))
     if dry_run:
         _preview(prepare(read, launcher=launcher, workers=workers, parts=parts or (), device=device), json)
         return

@@ -40,6 +40,8 @@ class Dtype(StrEnum):
     FLOAT64 = "float64"
 
 
+OF_SPEC = "position.theta=5e5"
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 DtypeOption = Annotated[
     Dtype | None,
@@ -58,7 +60,7 @@ Seed = Annotated[int | None, typer.Option(help="Equal seeds give equal texts.")]
 Device = Annotated[str | None, typer.Option(help="Where to compute: cpu, cuda, cuda:1, mps.")]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="PATH=VALUE", help="Change a field of the spec, such as position.theta=5e5; repeatable."),
+    typer.Option("--set", metavar="PATH=VALUE", help=f"Change a field of the spec, such as {OF_SPEC}; repeatable."),
 ]
 
 
@@ -68,9 +70,9 @@ def check_filters(temperature: float, *filters: float | None) -> None:
         raise SamplingError("--top-k, --top-p and --min-p say what to draw from, but --temperature 0 draws nothing; give one above 0")
 
 
-def overrides(settings: Sequence[str] | None) -> dict[str, Any]:
-    """{"position.theta": 5e5} of ["position.theta=5e5"]; values are YAML. Raises SpecError."""
-    return settings_of(settings, "--set", "position.theta=5e5")
+def overrides(settings: Sequence[str] | None, example: str = OF_SPEC) -> dict[str, Any]:
+    """{"position.theta": 5e5} of ["position.theta=5e5"]; values are YAML. Raises SpecError, with an example."""
+    return settings_of(settings, "--set", example)
 
 
 def settings_of(settings: Sequence[str] | None, flag: str, example: str) -> dict[str, Any]:

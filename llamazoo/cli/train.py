@@ -1,5 +1,6 @@
 """llamazoo train"""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -7,7 +8,7 @@ import typer
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from llamazoo.build import build_model, save_model
-from llamazoo.cli.arguments import Device, PartsFiles, Settings, overrides
+from llamazoo.cli.arguments import Device, PartsFiles, overrides
 from llamazoo.cli.printed import console, counted
 from llamazoo.cli.visible import visible
 from llamazoo.data.config import open_data
@@ -16,6 +17,7 @@ from llamazoo.errors import SaveError
 from llamazoo.parts import registry_with
 from llamazoo.spec.compose import load_spec
 from llamazoo.training.config import read_training_file
+from llamazoo.training.fit import training_dtype
 from llamazoo.training.loop import train
 from llamazoo.training.optimizer import Update
 from llamazoo.training.tensorboard import TensorBoard
@@ -24,12 +26,16 @@ from llamazoo.training.watch import Point, Watcher
 __all__ = ["run"]
 
 MODEL = "model"
+OF_FILE = "train.lr=1e-3"
 
 
 def run(
     file: Annotated[Path, typer.Argument(help="A training file: a model, data and a recipe; docs/training.md tells how to write one.")],
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where checkpoints, metrics and the trained model go.")],
-    settings: Settings = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="PATH=VALUE", help=f"Change a field of the file, such as {OF_FILE} or model.dim=64; repeatable."),
+    ] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write events for TensorBoard into the folder, too.")] = False,
     device: Device = None,
     parts: PartsFiles = None,
@@ -38,12 +44,12 @@ def run(
 
     Run the same command again, and it goes on where it was.
     """
-    read, registry = read_training_file(file, overrides(settings)), registry_with(parts)
+    read, registry = read_training_file(file, overrides(settings, OF_FILE)), registry_with(parts)
     if (out / MODEL).exists():
         raise SaveError(f"{out / MODEL}: is trained already; choose another folder, or remove it to train again")
     weights = None if read.weights is None else read.folder / Path(read.weights).expanduser()
     spec = load_spec(read.model, registry=registry, folder=read.folder)
-    model = build_model(spec, weights=weights, device=device_of(device), registry=registry)
+    model = build_model(spec, weights=weights, device=device_of(device), dtype=training_dtype(spec), registry=registry)
     data = open_data(read.data, folder=read.folder)
     with Bar() as bar:
         watchers = [bar, *([TensorBoard(out / "tensorboard")] if tensorboard else [])]
@@ -69,13 +75,13 @@ class Bar(Watcher):
     def __exit__(self, *error: object) -> None:
         self.progress.stop()
 
-    def begin(self, step: int, steps: int) -> None:
+    def begin(self, step: int, steps: int, points: Sequence[Point]) -> None:
         self.task = self.progress.add_task("loss", total=steps, completed=step)
         if step:
             self.progress.print(f"resumed at step {step}")
 
     def updated(self, step: int, update: Update, seconds: float) -> None:
-        self.progress.update(self.task, completed=step + 1, description=f"loss {update.loss:.3f}")
+        self.progress.update(self.task, completed=step + 1, description="no target" if update.loss is None else f"loss {update.loss:.3f}")
 
     def evaluated(self, point: Point) -> None:
         self.progress.print(f"step {point.step}: validation loss {point.loss:.4f}")

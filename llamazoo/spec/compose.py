@@ -17,7 +17,7 @@ from llamazoo.spec.patch import merge
 from llamazoo.spec.problems import explain, shown
 from llamazoo.spec.yaml import read_yaml_file
 
-__all__ = ["SPEC_FILE", "SpecLike", "load_spec", "parse_spec", "zoo_names"]
+__all__ = ["SPEC_FILE", "SpecLike", "changed", "load_spec", "parse_spec", "zoo_names"]
 
 SpecLike = str | Path | Mapping[str, Any] | ArchitectureSpec
 
@@ -106,6 +106,19 @@ def named(data: dict[str, Any], registry: Registry, base: Mapping[str, Any]) -> 
     if isinstance(positions, Mapping):
         found["positions"] = {name: resolved("position", v, registry, before.get(name)) for name, v in positions.items()}
     return found
+
+
+def changed(data: Mapping[str, Any], overrides: Mapping[str, Any], field: str) -> dict[str, Any]:
+    """Overrides over a file that has a spec in `field`, by name or not read yet: there they merge as under `extends`."""
+    change, spec = undot(overrides), data.get(field)
+    if isinstance(spec, str):
+        spec = {"extends": spec}
+    inner = change.get(field)
+    if isinstance(spec, Mapping) and isinstance(inner, Mapping):  # a part by its name, of which an option is changed
+        spec = {name: {"type": v} if isinstance(v, str) and isinstance(inner.get(name), Mapping) else v for name, v in spec.items()}
+        data = {**data, field: spec}
+    merged: dict[str, Any] = merge(data, change)
+    return merged
 
 
 def undot(overrides: Mapping[str, Any]) -> dict[str, Any]:

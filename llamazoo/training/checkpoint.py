@@ -4,56 +4,40 @@ A checkpoint is a folder that appears under its name only when all of it is on t
 whenever the process dies.
 """
 
+import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from llamazoo.errors import TrainingError
+from llamazoo.spec.problems import explain
+from llamazoo.training.identity import Identity
+from llamazoo.training.progress import Progress
 from llamazoo.weights.save import save_folder
 
-__all__ = ["Progress", "load_progress", "newest", "restore", "save_checkpoint", "sweep"]
+__all__ = ["load_progress", "newest", "restore", "save_checkpoint", "sweep"]
 
-NAME = re.compile(r"step-(\d{9})")
+NAME = re.compile(r"step-([0-9]{9,})")
 TENSORS, PROGRESS = "tensors.safetensors", "progress.json"
 KEPT = 2  # one may be the last that the disk took
-
-
-class Progress(BaseModel):
-    """How far a run came, as data; floats are written so that they are read back exactly."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", ser_json_inf_nan="constants")
-
-    identity: str
-    """A hash of all that the run follows from; another run's checkpoint is not taken for its own."""
-    step: int
-    seconds: float = 0.0
-    """Spent on updates so far."""
-    points: list[dict[str, Any]] = []
-    skipped: int = 0
-    skipped_in_a_row: int = 0
-    summed: float = 0.0
-    """Of the batches' losses since the last evaluation."""
-    counted: int = 0
-    tensor_bytes: int = 0
+MOMENTS = ("exp_avg", "exp_avg_sq")  # what AdamW remembers of each parameter, beside the number of its step
+BEFORE = "remove it to resume from the one before"
 
 
 def save_checkpoint(folder: Path, progress: Progress, model: nn.Module, optimizer: torch.optim.Optimizer) -> Path:
     """Write one, then remove all but the newest two. Raises SaveError; what was there before is whole in any case."""
-    place = folder / f"step-{progress.step:09d}"
-    tensors = {name: value.detach().contiguous().cpu() for name, value in _tensors(model, optimizer)}
-    tensors |= _random_states(model)
+    place = folder / _name(progress.step)
+    tensors = {name: value.detach().contiguous().cpu() for name, value in _tensors(model, optimizer).items()}
 
     def write(draft: Path) -> None:
         save_file(tensors, draft / TENSORS)
-        told = progress.model_copy(update={"tensor_bytes": (draft / TENSORS).stat().st_size})
+        told = progress.model_copy(update={"digest": _digest(draft / TENSORS)})
         (draft / PROGRESS).write_text(told.model_dump_json(indent=1), encoding="utf-8")
         for name in (TENSORS, PROGRESS):
             _to_disk(draft / name)
@@ -77,65 +61,100 @@ def sweep(folder: Path) -> None:
         shutil.rmtree(draft)
 
 
-def load_progress(place: Path, identity: str) -> Progress:
-    """How far a checkpoint came. Raises TrainingError if it is damaged, or another run's."""
+def load_progress(place: Path, identity: Identity, steps: int) -> Progress:
+    """How far a checkpoint of a run of so many steps came. Raises TrainingError if it is damaged, or another run's."""
     try:
-        progress = Progress.model_validate_json((place / PROGRESS).read_text(encoding="utf-8"))
-        size = (place / TENSORS).stat().st_size
-    except (OSError, UnicodeDecodeError, ValidationError) as error:
-        raise TrainingError(f"{place}: is damaged ({str(error).splitlines()[0]}); remove it to resume from the one before") from None
-    if size != progress.tensor_bytes:
-        told = f"its {TENSORS} has {size} bytes in place of {progress.tensor_bytes}"
-        raise TrainingError(f"{place}: {told}; remove it to resume from the one before")
-    if progress.identity != identity:
-        raise TrainingError(
-            f"{place}: belongs to a run of another model, other data or another recipe; choose another folder, or remove it to begin anew"
-        )
+        progress = Progress.model_validate_json((place / PROGRESS).read_bytes())
+        digest = _digest(place / TENSORS)
+    except OSError as error:
+        raise TrainingError(f"{place}: is damaged ({error}); {BEFORE}") from None
+    except ValidationError as error:
+        found = "; ".join(map(str, explain(error, Progress).problems))
+        raise TrainingError(f"{place}: is damaged ({PROGRESS}: {found}); {BEFORE}") from None
+    if digest != progress.digest:
+        raise TrainingError(f"{place}: is damaged ({TENSORS} is not what was written: its SHA-256 is another); {BEFORE}")
+    unlike = identity.unlike(progress.identity)
+    if unlike is not None:
+        every = f"remove {place.parent} to begin anew"
+        raise TrainingError(f"{place}: belongs to a run of {unlike}; choose another folder, or {every}")
+    if place.name != _name(progress.step) or progress.step > steps:
+        told = f"{PROGRESS} says step {progress.step}, of a run of {steps}"
+        raise TrainingError(f"{place}: is damaged ({told}); {BEFORE}")
     return progress
 
 
 @torch.no_grad()
 def restore(place: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Bring a model and its fresh optimizer to where a checkpoint was taken. Raises TrainingError."""
+    """Bring a model and its fresh optimizer to where a checkpoint was taken. Raises TrainingError, and nothing is changed then."""
     try:
         held = load_file(place / TENSORS)
     except Exception as error:  # safetensors raises a class of its own for each of its faults
-        raise TrainingError(f"{place}: {TENSORS} cannot be read: {error}; remove it to resume from the one before") from None
+        raise TrainingError(f"{place}: {TENSORS} cannot be read: {error}; {BEFORE}") from None
+    wrong = _differences(held, _tensors(model, optimizer))
+    if wrong:
+        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise TrainingError(f"{place}: {TENSORS} is not of this model: {'; '.join(wrong[:5])}{more}; {BEFORE}")
+    _set_random_states(place, held, model)
     named = dict(model.named_parameters())
-    absent = sorted({f"model:{name}" for name in named} - set(held))
-    if absent:
-        raise TrainingError(f"{place}: lacks {', '.join(absent[:5])}")
     for name, parameter in named.items():
         parameter.copy_(held[f"model:{name}"])
-    for name, value in held.items():
-        kind, _, rest = name.partition(":")
-        if kind == "optimizer":
-            key, _, path = rest.partition(":")
-            optimizer.state[named[path]][key] = value if key == "step" else value.to(named[path].device)
-    torch.set_rng_state(held["random:cpu"])
-    if "random:cuda" in held:
-        torch.cuda.set_rng_state(held["random:cuda"], next(model.parameters()).device)
+    names = {parameter: name for name, parameter in named.items()}
+    trained = [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
+    state = {number: {key: held[f"optimizer:{key}:{name}"] for key in ("step", *MOMENTS)} for number, name in enumerate(trained)}
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})  # which puts each where this optimizer keeps it
 
 
-def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
-    """All that a run holds, by name; what two modules share once."""
+def _differences(held: dict[str, Tensor], wanted: dict[str, Tensor]) -> list[str]:
+    """All in which the tensors of a file are not those of the run."""
+    absent, unknown = sorted(wanted.keys() - held.keys()), sorted(held.keys() - wanted.keys())
+    wrong = [f"{name!a} is missing" for name in absent] + [f"{name[:200]!a} is unknown" for name in unknown]
+    for name in sorted(held.keys() & wanted.keys()):
+        found, due = ((each.dtype, list(each.shape)) for each in (held[name], wanted[name]))
+        if found != due:
+            wrong.append(f"{name!a} is {found[0]} {found[1]} in place of {due[0]} {due[1]}")
+    return wrong
+
+
+def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """All that a run holds, by name; what two modules share once. What AdamW has no memory of yet it takes for noughts: so do we."""
+    found = {f"model:{name}": parameter.detach() for name, parameter in model.named_parameters()}
+    fused = {parameter: bool(group.get("fused")) for group in optimizer.param_groups for parameter in group["params"]}
     for name, parameter in model.named_parameters():
-        yield f"model:{name}", parameter
-        for key, value in optimizer.state.get(parameter, {}).items():
-            yield f"optimizer:{key}:{name}", value
-
-
-def _random_states(model: nn.Module) -> dict[str, Tensor]:
+        if parameter in fused:
+            state = optimizer.state.get(parameter) or {}
+            first = torch.zeros((), dtype=torch.float32 if fused[parameter] else None)
+            found[f"optimizer:step:{name}"] = state["step"] if state else first
+            for key in MOMENTS:
+                found[f"optimizer:{key}:{name}"] = state[key] if state else torch.zeros_like(parameter, device="cpu")
     device = next(model.parameters()).device
-    states = {"random:cpu": torch.get_rng_state()}
+    found["random:cpu"] = torch.get_rng_state()
     if device.type == "cuda":
-        states["random:cuda"] = torch.cuda.get_rng_state(device)
-    return states
+        found["random:cuda"] = torch.cuda.get_rng_state(device)
+    return found
+
+
+def _set_random_states(place: Path, held: dict[str, Tensor], model: nn.Module) -> None:
+    try:
+        torch.set_rng_state(held["random:cpu"])
+        if "random:cuda" in held:
+            torch.cuda.set_rng_state(held["random:cuda"], next(model.parameters()).device)
+    except RuntimeError as error:
+        raise TrainingError(f"{place}: its random state is none ({str(error).splitlines()[0]}); {BEFORE}") from None
+
+
+def _name(step: int) -> str:
+    return f"step-{step:09d}"
 
 
 def _complete(folder: Path) -> list[Path]:
     """All checkpoints, the one that came furthest last."""
-    return sorted(path for path in folder.glob("step-*") if NAME.fullmatch(path.name)) if folder.is_dir() else []
+    found = [path for path in folder.glob("step-*") if NAME.fullmatch(path.name)] if folder.is_dir() else []
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
+
+
+def _digest(file: Path) -> str:
+    with open(file, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _to_disk(path: Path) -> None:

@@ -3,14 +3,13 @@
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from llamazoo.data.config import DataConfig
 from llamazoo.errors import SpecError
-from llamazoo.spec.compose import undot
-from llamazoo.spec.patch import merge
+from llamazoo.spec.compose import changed
 from llamazoo.spec.problems import explain, shown
 from llamazoo.spec.yaml import read_yaml_file
 from llamazoo.training.recipe import Recipe
@@ -35,7 +34,7 @@ class TrainingFile(BaseModel):
     """What it is trained on: a `source` and its options."""
     train: Recipe
     """How it is trained."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**64)] = 0
     """Of the order of the data."""
 
     _folder: Path = PrivateAttr(default_factory=Path.cwd)
@@ -47,7 +46,10 @@ class TrainingFile(BaseModel):
 
 
 def read_training_file(path: str | PathLike[str], overrides: Mapping[str, Any] | None = None) -> TrainingFile:
-    """The training file at a path, with `overrides` merged over it. Raises SpecError with the path to each field that is wrong."""
+    """The training file at a path, with `overrides` over it, those of `model` as under `extends`.
+
+    Raises SpecError with the path to each field that is wrong.
+    """
     file = Path(path)
     if not file.exists():
         raise SpecError("there is no such file; a training file is YAML", source=str(file))
@@ -55,7 +57,7 @@ def read_training_file(path: str | PathLike[str], overrides: Mapping[str, Any] |
     if not isinstance(data, dict):
         raise SpecError(f"a training file is a map of fields, found {shown(data)}", source=str(file))
     try:
-        read = TrainingFile.model_validate(merge(data, undot(overrides)) if overrides else data)
+        read = TrainingFile.model_validate(changed(data, overrides, "model") if overrides else data)
     except ValidationError as error:
         found = explain(error, TrainingFile)
         raise type(found)(*found.problems, source=str(file)) from None

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from llamazoo.data.example import IGNORED, Example, Examples, stacked
 from llamazoo.decoder import Decoder
-from llamazoo.errors import DataError
+from llamazoo.errors import DataError, InputError
 
 __all__ = ["Score", "evaluate"]
 
@@ -32,6 +32,9 @@ def evaluate(
 
     `between` is called after each batch, and may end the evaluation by raising. The model stays in the mode it was in.
     """
+    for name, number in (("rows", rows), ("tokens", 1 if tokens is None else tokens)):
+        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+            raise InputError(f"{name} is a whole number from 1, found {number!r}")
     if len(examples) == 0:
         raise DataError("there is nothing to evaluate on: the validation split has no examples")
     length = len(examples[0].tokens)

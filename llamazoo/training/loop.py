@@ -4,29 +4,30 @@ The order within a step is fixed: evaluate if that is due, then save if that is 
 which evaluations are behind it, and a run that is resumed from any of them ends in the same bits.
 """
 
-import hashlib
-import json
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from llamazoo.data.example import DataSet, Example
 from llamazoo.data.loader import batches
 from llamazoo.decoder import Decoder
-from llamazoo.errors import DataError, DivergedError
-from llamazoo.training.checkpoint import Progress, load_progress, newest, restore, save_checkpoint, sweep
+from llamazoo.errors import DivergedError
+from llamazoo.training.checkpoint import load_progress, newest, restore, save_checkpoint, sweep
+from llamazoo.training.claim import claimed
 from llamazoo.training.evaluate import evaluate
+from llamazoo.training.fit import check_fit
+from llamazoo.training.identity import identity_of
+from llamazoo.training.journal import Journal
 from llamazoo.training.optimizer import Updater
+from llamazoo.training.pinned import compiled, pinned
+from llamazoo.training.progress import Progress
 from llamazoo.training.recipe import Recipe
 from llamazoo.training.stopping import EXIT_STATUS, Stop, stopping
-from llamazoo.training.watch import Journal, Point, Watcher
+from llamazoo.training.watch import Point, Watcher
 
 __all__ = ["Trained", "train"]
 
@@ -39,7 +40,7 @@ class Trained:
     """All evaluations; the last is of the trained model."""
     tokens: int
     skipped: int
-    """Steps without an update."""
+    """Steps without an update, since loss or gradients were not finite."""
     seconds: float
     """Spent on updates, those before an interruption included."""
 
@@ -59,54 +60,21 @@ def train(
 ) -> Trained:
     """Train a model in place; with a `folder`, what it needs to be resumed is kept there, and taken up again if it is there.
 
-    `seed` gives the order of the data. The folder gets `metrics.jsonl` and `checkpoints/`. A SIGTERM ends the program with
-    status 143 once a checkpoint is saved. Raises DataError if data and model do not fit, DivergedError, or TrainingError if what
-    lies in the folder is another run's.
+    To go on, bring the model as it was when the run began. `seed` gives the order of the data. The folder gets `metrics.jsonl` and
+    `checkpoints/`. A SIGTERM ends the program with status 143 once a checkpoint is saved. Raises DataError if data and model do not
+    fit, UnsupportedError if the recipe does not fit the model, DivergedError, or TrainingError if what lies in the folder is another
+    run's, another process trains there, or the model is in half precision.
     """
-    _check(model, data, recipe)
-    with pinned(recipe, model.device, seed), compiled(model) if recipe.compile else nullcontext(), stopping() as stop:
-        run = _Run(model, data, recipe, None if folder is None else Path(folder), seed, watchers, stop)
-        return run.through()
-
-
-@contextmanager
-def pinned(recipe: Recipe, device: torch.device, seed: int) -> Iterator[None]:
-    """Threads, random numbers and kernels as the recipe has them, and afterwards as they were."""
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        torch.set_num_threads(recipe.threads)
-        if device.type == "cuda":  # what is done on a processor is the same each time; and to ask for it imports the compiler
-            torch.use_deterministic_algorithms(True)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)
-            if device.type == "cuda":
-                torch.use_deterministic_algorithms(deterministic)
-
-
-@contextmanager
-def compiled(model: Decoder) -> Iterator[None]:
-    """The model's core compiled, and afterwards as it was."""
-    before = vars(model).get("core")
-    model.core = torch.compile(model.core, dynamic=False)  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        vars(model).pop("core")
-        if before is not None:
-            model.core = before  # type: ignore[method-assign]
-
-
-def _check(model: Decoder, data: DataSet, recipe: Recipe) -> None:
-    if data.vocab_size > model.spec.vocab_size:
-        raise DataError(
-            f"the data has {data.vocab_size} different tokens, the model's vocabulary only {model.spec.vocab_size}; "
-            f"set vocab_size: {data.vocab_size}"
-        )
-    if recipe.seq_len > model.spec.max_seq_len:
-        raise DataError(f"seq_len {recipe.seq_len} is longer than the model's context, max_seq_len {model.spec.max_seq_len}")
+    place = None if folder is None else Path(folder)
+    check_fit(model, data, recipe, place, seed)
+    with ExitStack() as held:
+        stop = held.enter_context(stopping())
+        if place is not None:
+            held.enter_context(claimed(place))
+        held.enter_context(pinned(recipe, model.device, seed))
+        if recipe.compile:
+            held.enter_context(compiled(model))
+        return _Run(model, data, recipe, place, seed, watchers, stop).through()
 
 
 class _Run:
@@ -120,26 +88,25 @@ class _Run:
         self.checkpoints = None if folder is None else folder / "checkpoints"
         self.watchers = [*watchers, *([] if folder is None else [Journal(folder / "metrics.jsonl")])]
         self.saved: int | None = None
-        self.progress = Progress(identity=identity(model, data, recipe, seed), step=0)
+        self.progress = Progress(identity=identity_of(model, data, recipe, seed), step=0)
         if self.checkpoints is not None:
-            self.checkpoints.mkdir(parents=True, exist_ok=True)
             sweep(self.checkpoints)
             if (place := newest(self.checkpoints)) is not None:
-                self.progress = load_progress(place, self.progress.identity)
+                self.progress = load_progress(place, self.progress.identity, recipe.steps)
                 restore(place, model, self.updater.optimizer)
                 self.saved = self.progress.step
-        self.points = [Point(**point) for point in self.progress.points]
 
     def through(self) -> Trained:
         """From where it stands to the end."""
         recipe, steps = self.recipe, self.recipe.steps
-        for watcher in self.watchers:
-            watcher.begin(self.progress.step, steps)
-        try:
+        with ExitStack() as begun:
+            for watcher in self.watchers:
+                watcher.begin(self.progress.step, steps, tuple(self.progress.points))
+                begun.callback(watcher.end)
             coming = iter(batches(self.examples, rows=recipe.batch, count=recipe.examples, first=self.progress.step))
             while True:
                 step = self.progress.step
-                if self._due(step, recipe.evaluate_every) and not (self.points and self.points[-1].step == step):
+                if self._due(step, recipe.evaluate_every) and step not in (point.step for point in self.progress.points[-1:]):
                     self._evaluate()
                 if step != self.saved and self._due(step, recipe.checkpoint_every or recipe.evaluate_every):
                     self._save()
@@ -147,14 +114,11 @@ class _Run:
                 if step == steps:
                     break
                 self._update(next(coming).to(self.model.device))
-        finally:
-            for watcher in self.watchers:
-                watcher.end()
         self.model.eval()
         return self._trained()
 
     def _trained(self) -> Trained:
-        return Trained(tuple(self.points), self._tokens(self.progress.step), self.progress.skipped, self.progress.seconds)
+        return Trained(tuple(self.progress.points), self._tokens(self.progress.step), self.progress.skipped, self.progress.seconds)
 
     def _due(self, step: int, every: int | None) -> bool:
         """Whether a step is the last one, or the first after another `every` tokens; a tenth of the run, unless given."""
@@ -171,17 +135,18 @@ class _Run:
         progress.seconds += seconds
         for watcher in self.watchers:
             watcher.updated(progress.step, update, seconds)
+        found = f"at step {progress.step} the loss is {update.loss} and the norm of its gradients {update.norm}"
         progress.step += 1
+        if update.loss is None:  # there was nothing to learn, and so nothing went wrong
+            return
         if update.taken:
             progress.summed, progress.counted, progress.skipped_in_a_row = progress.summed + update.loss, progress.counted + 1, 0
             return
         progress.skipped, progress.skipped_in_a_row = progress.skipped + 1, progress.skipped_in_a_row + 1
-        found = f"at step {progress.step} the loss is {update.loss} and the norm of its gradients {update.norm}"
         if self.recipe.non_finite == "stop":
             raise DivergedError(f"{found}; no update was made", self._trained())
         if progress.skipped_in_a_row >= self.recipe.max_skipped:
-            told = f"{found}, the {progress.skipped_in_a_row}th in a row without an update"
-            raise DivergedError(told, self._trained())
+            raise DivergedError(f"{found}; max_skipped: {self.recipe.max_skipped} steps in a row without an update", self._trained())
 
     def _evaluate(self) -> None:
         progress, recipe = self.progress, self.recipe
@@ -191,14 +156,13 @@ class _Run:
         mean = progress.summed / progress.counted if progress.counted else None
         point = Point(progress.step, self._tokens(progress.step), score.loss, score.accuracy, mean)
         progress.summed, progress.counted = 0.0, 0
-        self.points.append(point)
+        progress.points.append(point)
         for watcher in self.watchers:
             watcher.evaluated(point)
 
     def _save(self) -> None:
         if self.checkpoints is None:
             return
-        self.progress.points = [asdict(point) for point in self.points]
         save_checkpoint(self.checkpoints, self.progress, self.model, self.updater.optimizer)
         self.saved = self.progress.step
 
@@ -208,15 +172,3 @@ class _Run:
             if self.saved != self.progress.step:
                 self._save()
             raise SystemExit(EXIT_STATUS)
-
-
-def identity(model: Decoder, data: DataSet, recipe: Recipe, seed: int) -> str:
-    """A hash of all that a run's figures follow from."""
-    told: dict[str, Any] = {
-        "spec": model.spec.canonical(),
-        "dtype": str(model.dtype),
-        "device": model.device.type,
-        "data": data.fingerprint,
-    }
-    told |= {"recipe": recipe.model_dump(mode="json"), "seed": seed}
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()

@@ -19,7 +19,10 @@ class Stop:
 
 @contextmanager
 def stopping() -> Iterator[Stop]:
-    """Listen for SIGTERM while the block runs. Outside a program's main thread nobody can, and nothing is changed."""
+    """Listen for SIGTERM while the block runs, and end the program behind it if it was asked to and went on.
+
+    Outside a program's main thread nobody can listen, and nothing is changed.
+    """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop
@@ -33,3 +36,5 @@ def stopping() -> Iterator[Stop]:
         yield stop
     finally:
         signal.signal(signal.SIGTERM, before)
+        if stop.asked:
+            raise SystemExit(EXIT_STATUS)

@@ -1,5 +1,6 @@
 """Metrics for TensorBoard."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,23 @@ class TensorBoard(Watcher):
         self.folder = folder
         self.writer: Any = None
 
-    def begin(self, step: int, steps: int) -> None:
+    def begin(self, step: int, steps: int, points: Sequence[Point]) -> None:
         self.writer = self.module.SummaryWriter(str(self.folder), purge_step=step)
+        for point in points:
+            if point.step >= step:  # purged with the updates of that number, and not computed again
+                self.evaluated(point)
 
     def updated(self, step: int, update: Update, seconds: float) -> None:
         for name, value in (("loss", update.loss), ("learning rate", update.lr), ("gradient norm", update.norm)):
-            self.writer.add_scalar(f"training/{name}", value, step)
+            if value is not None:
+                self.writer.add_scalar(f"training/{name}", value, step)
 
     def evaluated(self, point: Point) -> None:
         self.writer.add_scalar("validation/loss", point.loss, point.step)
         self.writer.add_scalar("validation/accuracy", point.accuracy, point.step)
+        self.writer.flush()  # before a checkpoint is saved that has this behind it
 
     def end(self) -> None:
-        self.writer.close()
+        if self.writer is not None:
+            self.writer.close()
+            self.writer = None

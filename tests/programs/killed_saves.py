@@ -11,8 +11,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from llamazoo.training.checkpoint import Progress, load_progress, newest, restore, save_checkpoint, sweep
+from llamazoo.training.checkpoint import load_progress, newest, restore, save_checkpoint, sweep
+from llamazoo.training.identity import Identity
+from llamazoo.training.progress import Progress
 
+ONE = Identity(settings="one", values="", code={})
 PLACES = 50
 EVENTS = ("open", "os.rename", "os.remove", "os.rmdir", "os.chmod", "os.mkdir", "shutil.rmtree")
 
@@ -29,7 +32,7 @@ def model() -> tuple[nn.Module, torch.optim.Optimizer]:
 def save(folder: Path, step: int, layer: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     with torch.no_grad():
         layer.weight.fill_(step)
-    save_checkpoint(folder, Progress(identity="one", step=step), layer, optimizer)
+    save_checkpoint(folder, Progress(identity=ONE, step=step), layer, optimizer)
 
 
 def kill_at_byte(number: int) -> None:
@@ -86,7 +89,7 @@ def main(root: Path) -> None:
         place = newest(folder)
         found, fresh = model()
         restore(place, found, fresh)
-        steps.append(load_progress(place, "one").step)
+        steps.append(load_progress(place, ONE, 9).step)
         assert bool((found.weight == steps[-1]).all()), "the weights are of another step"
         assert fresh.state[found.weight]["step"] == 1
         save(folder, steps[-1] + 1, found, fresh)  # and the run goes on
