@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from llamazoo.contract.kinds import Block, Embedding, Head, Norm, Place, Position
 from llamazoo.contract.state import State
-from llamazoo.contract.step import Losses, Step
+from llamazoo.contract.step import IGNORED, Losses, Step
 from llamazoo.decoder_state import DecoderState
 from llamazoo.device import device_memory
 from llamazoo.errors import ContextLengthError, InputError, ResourceLimitError
@@ -28,7 +28,6 @@ __all__ = ["Decoder"]
 
 LARGE = 1 << 20  # tokens that a state may hold before its bytes are counted against the device's
 CHUNK = 512  # tokens that enter a bounded state at once, unless said otherwise
-IGNORED = -100  # a target that is not learned from: PyTorch's own word for it
 
 
 class Decoder(nn.Module):

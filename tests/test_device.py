@@ -1,9 +1,11 @@
 """Devices: named, measured, and on CUDA the same answers as on the CPU."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from counting import SPEC, CountingData, assert_equal, recipe, weights
 
 import llamazoo
 from llamazoo.device import device_memory, device_of, devices
@@ -93,6 +95,26 @@ def test_cuda_samples_reproducibly(tmp_path: Any) -> None:
     again = llamazoo.load_model(tmp_path / "model", device="cuda")
     first, second = (llamazoo.generate(m, [1, 2], max_new_tokens=20, temperature=1.0, seed=3).tokens for m in (model, again))
     assert first == second
+
+
+@pytest.mark.cuda
+@needs_cuda
+def test_cuda_resumes_a_run_in_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The number of AdamW's step is where the fused optimizer keeps it, on the device."""
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which deterministic kernels ask for
+
+    class Stop(llamazoo.Watcher):
+        def updated(self, step: int, update: Any, seconds: float) -> None:
+            if step == 12:
+                raise KeyboardInterrupt
+
+    straight, stopped, resumed = (llamazoo.build_model(SPEC, device="cuda") for _ in range(3))
+    expected = llamazoo.train(straight, CountingData(), recipe(), tmp_path / "straight")
+    with pytest.raises(KeyboardInterrupt):
+        llamazoo.train(stopped, CountingData(), recipe(), tmp_path / "run", watchers=[Stop()])
+    found = llamazoo.train(resumed, CountingData(), recipe(), tmp_path / "run")
+    assert found.points == expected.points
+    assert_equal(weights(resumed), weights(straight))
 
 
 @pytest.mark.skipif(not torch.backends.mps.is_available(), reason="there is no MPS device here")

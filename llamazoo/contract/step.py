@@ -10,8 +10,9 @@ from typing import Any, Self, TypeVar
 import torch
 from torch import Tensor
 
-__all__ = ["FAR", "Losses", "Step"]
+__all__ = ["FAR", "IGNORED", "Losses", "Step"]
 
+IGNORED = -100  # a target that is not learned from: PyTorch's own word for it
 FAR = 1 << 30  # the order of padding: after every query, so that no query sees it
 
 T = TypeVar("T")
