@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import llamazoo
 from llamazoo.ablation.experiment import read_experiment
 from llamazoo.cli.main import app
-from llamazoo.errors import SpecError
+from llamazoo.errors import SpecError, UnsupportedError
 from llamazoo.spec.compose import load_spec
 from llamazoo.training.config import read_training_file
 from llamazoo.training.loop import Trained
@@ -92,3 +92,11 @@ def test_an_ablation_trains_a_base_of_half_precision_in_float32(tmp_path: Path, 
     results = llamazoo.ablation.run({**given, "match": "none", "seeds": 2, "noise": False}, tmp_path)
     assert seen == {torch.float32}
     assert all(run.diverged is None for variant in results.variants for run in variant.runs)
+
+
+def test_an_ablation_says_before_it_begins_which_variant_cannot_be_compiled(tmp_path: Path) -> None:
+    mixed = {"feed_forward": {"type": "experts", "n_experts": 4, "top_k": 1, "hidden_dim": 8, "router": {"type": "grouped", "n_groups": 2}}}
+    given = {"base": TINY, "variants": {"mixed": mixed}, "match": "none", "data": DATA, "train": {**TRAIN, "compile": True}}
+    with pytest.raises(UnsupportedError, match=r"'mixed' has a router with a correction.*; set train.compile: false, or"):
+        llamazoo.ablation.run(given, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -20,6 +20,7 @@ from llamazoo.device import device_of, devices
 from llamazoo.errors import Problem, SpecError, UnsupportedError
 from llamazoo.registry import Registry
 from llamazoo.training.code import refuse_edited
+from llamazoo.training.fit import check_compiles
 
 __all__ = ["Prepared", "opened", "prepare"]
 
@@ -51,13 +52,16 @@ def prepare(
 ) -> Prepared:
     """The plan and the data of an experiment, once all that can be checked has been.
 
-    Raises UnsupportedError for a launcher or a device that there is not, and for parts that other processes would not find;
-    SpecError naming the variant; DataError; PluginError for a part that was edited after it was imported.
+    Raises UnsupportedError for a launcher or a device that there is not, for a model that cannot be compiled, and for parts that
+    other processes would not find; SpecError naming the variant; DataError; PluginError for a part that was edited after it was imported.
     """
     found, where = launcher_of(launcher), _where(device, launcher)
     data = opened(experiment, cache)
     for each in experiment.candidates:
-        refuse_edited(build_model(each.spec, device="meta"))
+        shapes = build_model(each.spec, device="meta")
+        refuse_edited(shapes)
+        for probe in (None, *experiment.probes):
+            check_compiles(shapes, experiment.training_on(probe), repr(each.name))
     plan = Plan(experiment, {name: each.fingerprint for name, each in data.items()}, where)
     _check_lengths(experiment)
     jobs = tuple(plan.all_jobs())

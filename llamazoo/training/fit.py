@@ -11,9 +11,9 @@ from llamazoo.decoder import Decoder
 from llamazoo.errors import DataError, TrainingError, UnsupportedError
 from llamazoo.load_balance import corrected
 from llamazoo.spec.architecture import ArchitectureSpec
-from llamazoo.training.recipe import Recipe
+from llamazoo.training.recipe import Recipe, Training
 
-__all__ = ["check_fit", "training_dtype"]
+__all__ = ["check_compiles", "check_fit", "training_dtype"]
 
 
 def check_fit(model: Decoder, data: DataSet, recipe: Recipe, folder: Path | None, seed: int) -> None:
@@ -34,9 +34,14 @@ def check_fit(model: Decoder, data: DataSet, recipe: Recipe, folder: Path | None
         raise TrainingError(
             f"{folder}: each process of a divided model would write its own part under one name; train without a folder, or undivided"
         )
-    if recipe.compile and corrected(model):
+    check_compiles(model, recipe)
+
+
+def check_compiles(model: Decoder, training: Training, called: str = "the model") -> None:
+    """Raise UnsupportedError if the model is to be compiled, and then could not be trained."""
+    if training.compile and corrected(model):
         raise UnsupportedError(
-            "a router with a correction counts where tokens go, which a compiled model does not tell; "
+            f"{called} has a router with a correction, which follows from where tokens go, and a compiled model does not tell that; "
             "set train.compile: false, or the router's correction: false"
         )
 
