@@ -9,9 +9,9 @@ from typing import NamedTuple, Protocol, Self
 import torch
 from torch import Tensor
 
-__all__ = ["IGNORED", "DataSet", "Example", "Examples", "stacked"]
+from llamazoo.contract.step import IGNORED
 
-IGNORED = -100  # a target that is not learned from: PyTorch's own word for it
+__all__ = ["IGNORED", "DataSet", "Example", "Examples", "stacked"]
 
 
 class Example(NamedTuple):
