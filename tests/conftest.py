@@ -10,7 +10,8 @@ import torch
 import llamazoo
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    torch.set_num_threads(1)  # workers that each spread over all cores wait for each other
+    torch.set_num_threads(1)  # workers that each spread over all cores wait for each other,
+    os.environ["OMP_NUM_THREADS"] = "1"  # and so do the programs that they start
 
 ORACLES = Path(os.environ.get("LLAMAZOO_ORACLES", Path(__file__).parents[2] / "shared" / "oracles"))
 
