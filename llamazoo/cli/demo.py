@@ -29,11 +29,11 @@ EXPERIMENT: dict[str, Any] = {
     "variants": {"layernorm": {"norm": "layernorm"}, "learned": {"position": "learned"}},
     "data": {"source": "stdlib", "tokenizer": "bytes", "max_bytes": 2_000_000},
     "train": {
-        "tokens": 131_072,
+        "tokens": 98_304,
         "batch_tokens": 1024,
         "seq_len": 64,
         "lr": [5e-3, 1e-2],
-        "evaluate_every": 32_768,
+        "evaluate_every": 24_576,
         "evaluate_tokens": 16_384,
     },
     "seeds": 3,
