@@ -55,7 +55,6 @@ def llama_like(n_layers: int, *more: str, head: bool = True) -> tuple[str, ...]:
     return (*names, *(["lm_head.weight"] if head else []))
 
 
-REGISTERED = "no public listing of the file was found; the names are those that {} of transformers registers"
 LLAMA = "model.layers.{0..31}"
 NEOX, BLOOM, GPT2, FALCON = "gpt_neox.layers.{0..35}", "h.{0..69}", "h.{0..11}", "transformer.h.{0..31}"
 MIXTRAL, MOE, OSS = "model.layers.{0..31}", "model.layers.{0..47}", "model.layers.{0..23}"
@@ -129,14 +128,15 @@ NAMES = [
         "gemma2",
         "google/gemma-2-2b",
         "github.com/dleemiller/WordLlama tutorials/extract_token_embeddings.md quotes the head of the index of google/gemma-2-2b-it; "
-        "the rest as Gemma2ForCausalLM of transformers registers it",
+        "all of them, for any checkpoint of the type: github.com/arcee-ai/mergekit mergekit/_data/architectures/gemma2.json",
         "gemma-2-2b",
         llama_like(26, "{pre,post}_feedforward_layernorm.weight", head=False),
     ),
     Names(
         "gemma3_text",
         "google/gemma-3-270m",
-        "a public table of names for a converter of this model (GEMMA3_270M_TENSOR_MAP), repository not recorded",
+        "a public table of names for a converter of this model (GEMMA3_270M_TENSOR_MAP), repository not recorded; for any checkpoint of "
+        "the type: github.com/arcee-ai/mergekit mergekit/_data/architectures/gemma3.json",
         "gemma-3-270m",
         llama_like(18, "{pre,post}_feedforward_layernorm.weight", "self_attn.{q,k}_norm.weight", head=False),
     ),
@@ -155,7 +155,7 @@ NAMES = [
     Names(
         "olmo2",
         "allenai/OLMo-2-0425-1B",
-        REGISTERED.format("Olmo2ForCausalLM"),
+        "for any checkpoint of the type: github.com/arcee-ai/mergekit mergekit/_data/architectures/olmo2.json",
         "olmo-2-1b",
         (
             "{model.embed_tokens,model.norm,lm_head}.weight",
@@ -165,7 +165,13 @@ NAMES = [
             "model.layers.{0..15}.post_{attention,feedforward}_layernorm.weight",
         ),
     ),
-    Names("smollm3", "HuggingFaceTB/SmolLM3-3B", REGISTERED.format("SmolLM3ForCausalLM"), "smollm3-3b", llama_like(36, head=False)),
+    Names(
+        "smollm3",
+        "HuggingFaceTB/SmolLM3-3B",
+        "github.com/zhuyie/smollm3.go tools/export.py takes every tensor of this model by its name, as it is loaded",
+        "smollm3-3b",
+        llama_like(36, head=False),
+    ),
     Names(
         "gpt2",
         "openai-community/gpt2",
@@ -199,8 +205,8 @@ NAMES = [
     Names(
         "falcon",
         "tiiuae/falcon-7b",
-        REGISTERED.format("FalconForCausalLM") + "; lm_head.weight is there, although tied, as in the file of the larger model "
-        "(github.com/Decentralised-AI/falcon-40b pytorch_model.bin.index.json)",
+        "github.com/kimborgen/falcon-llm README.md prints all modules of this model as it is loaded; lm_head.weight is there, although "
+        "tied, as in the file of the larger model (github.com/Decentralised-AI/falcon-40b pytorch_model.bin.index.json)",
         "falcon-7b",
         (
             "transformer.word_embeddings.weight",
