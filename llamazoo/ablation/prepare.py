@@ -9,10 +9,12 @@ from typing import Any
 import torch
 
 from llamazoo.ablation.experiment import Experiment, check_vocabulary
+from llamazoo.ablation.isolation import sees_too_much
 from llamazoo.ablation.launch import Launcher, at_once, check_found_elsewhere, launcher_of
 from llamazoo.ablation.measure import reaches
 from llamazoo.ablation.outcomes import length_of
 from llamazoo.ablation.plan import Job, Plan
+from llamazoo.ablation.variants import BASE
 from llamazoo.build import build_model
 from llamazoo.data.config import open_data
 from llamazoo.data.example import DataSet
@@ -53,7 +55,8 @@ def prepare(
     """The plan and the data of an experiment, once all that can be checked has been.
 
     Raises UnsupportedError for a launcher or a device that there is not, for a model that cannot be compiled, and for parts that
-    other processes would not find; SpecError naming the variant; DataError; PluginError for a part that was edited after it was imported.
+    other processes would not find; SpecError naming the variant, also one that sees what it has to predict; DataError; PluginError
+    for a part that was edited after it was imported.
     """
     found, where = launcher_of(launcher), _where(device, launcher)
     data = opened(experiment, cache)
@@ -65,6 +68,7 @@ def prepare(
     plan = Plan(experiment, {name: each.fingerprint for name, each in data.items()}, where)
     _check_lengths(experiment)
     jobs = tuple(plan.all_jobs())
+    _check_isolation(jobs, plan.candidates[0].spec.registry)
     if launcher != "sequential":
         check_found_elsewhere(jobs, tuple(parts))
     return Prepared(plan, data, found, plan.candidates[0].spec.registry, jobs, at_once(launcher, jobs, workers))
@@ -106,5 +110,20 @@ def _check_lengths(experiment: Experiment) -> None:
         for each in experiment.candidates
         if not reaches(each.spec, length * experiment.train.seq_len)
     ]
+    if problems:
+        raise SpecError(*problems)
+
+
+def _check_isolation(jobs: Sequence[Job], registry: Registry) -> None:
+    """Raise SpecError for variants that see what they must not: their loss would say nothing."""
+    first: dict[str, Job] = {}
+    for job in jobs:
+        if job.probe is None:
+            first.setdefault(job.variant, job)
+    seen = {name: told for name, job in first.items() if (told := sees_too_much(job, registry)) is not None}
+    problems = []
+    for name, told in seen.items():
+        where = (BASE,) if name == BASE else ("variants", name)
+        problems.append(Problem(where, f"cannot be compared: {told}; `llamazoo plugin check` says more"))
     if problems:
         raise SpecError(*problems)
