@@ -159,7 +159,8 @@ def test_a_variant_that_cannot_be_matched_is_named_with_both_sizes() -> None:
         ({"outcomes": ["accuracy"]}, r"outcomes\.0: the source stdlib is text, without answers that are right or wrong"),
         ({"outcomes": ["accuracy:recal"], "probes": {"recall": RECALL}}, r"outcomes\.0: no probe is named 'recal'; did you mean"),
         ({"lengths": [2, 2]}, r"lengths: one of them stands here twice"),
-        ({"alpha": 0.0}, r"alpha: .*greater than 0"),
+        ({"alpha": 0.0}, r"alpha: .*greater than or equal to 0\.0001"),
+        ({"alpha": 0.9}, r"alpha: .*less than or equal to 0\.5"),
         ({"power": 1.0}, r"power: .*less than 1"),
         ({"smallest": {"los": 0.1}}, r"smallest\.los: no such outcome; did you mean 'loss'\?"),
         ({"smallest": -1.0}, r"smallest.*: .*greater than 0"),
@@ -294,6 +295,8 @@ def test_combinations_that_matching_makes_equal_are_refused() -> None:
     [
         ({"norm": ["rmsnorm"]}, {}, r"factors\.norm: a factor is a list of at least two choices, found 1"),
         ({"norm": ["rmsnorm", "rmsnorm"]}, {}, r"factors\.norm: the choice rmsnorm stands here twice"),
+        ({"norm": ["rmsnorm", {"type": "rmsnorm"}, "layernorm"]}, {}, r"factors\.norm: the choice rmsnorm stands here twice"),
+        ({"norm": ["rmsnorm", {"type": "rmsnorm", "eps": 1e-5}, "none"]}, {}, r"eps.*: is the base itself, and so is another"),
         ({"n_layers": list(range(1, 300))}, {}, r"factors: 299 combinations are more than 256"),
         ({"norm": ["rmsnorm", "layernorm"]}, {"fraction": "1/2"}, r"fraction: 1/2 of 1 factors cannot tell .*at least 3"),
         ({"norm": ["rmsnorm", "layernorm", "none"]}, {"fraction": "1/2"}, r"fraction: only of factors with two choices each .*\(found 3\)"),

@@ -72,6 +72,7 @@ def _sourced(value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
 Data = Annotated[dict[str, Any], AfterValidator(_data)]
 ByName = Annotated[dict[str, dict[str, Any]], BeforeValidator(_by_name)]
 Share = Annotated[float, Field(gt=0, lt=1)]
+Level = Annotated[float, Field(ge=1e-4, le=0.5)]  # what is found at levels beyond is of the normal distribution's far tail, not of the runs
 Seeds = Annotated[int, Field(ge=1, le=1000)]
 
 
@@ -115,7 +116,7 @@ class Experiment(BaseModel):
     """What is compared, declared in advance: loss, loss@4x, accuracy, accuracy:<probe>."""
     lengths: list[Annotated[int, Field(ge=1, le=64)]] = [1, 2, 4]
     """Multiples of the trained length at which the loss is measured, where a variant can be built for them."""
-    alpha: Share = 0.05
+    alpha: Level = 0.05
     """The chance that is taken of declaring any difference from the base where there is none; of a grid, any effect on one outcome, too."""
     power: Share = 0.8
     """The chance with which the smallest difference that matters is to be found."""

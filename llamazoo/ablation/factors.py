@@ -59,7 +59,9 @@ def _apart(cells: Sequence[Combination]) -> Iterator[Combination]:
 
 
 def choice_told(choice: Any) -> str:
-    """A choice in words: rope, 8, or what a map says."""
+    """A choice in words: rope, 8, or what a map says; a part without options is its name."""
+    if isinstance(choice, dict) and list(choice) == ["type"]:
+        return choice_told(choice["type"])
     return choice if isinstance(choice, str) else json.dumps(choice, ensure_ascii=False)
 
 

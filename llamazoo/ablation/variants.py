@@ -66,6 +66,8 @@ def candidates(base: ArchitectureSpec, changes: Mapping[str, Change], what: Meas
                 problems.append(Problem(change.path, _same(known[model], candidate)))
             known.setdefault(model, name)
             made.append(candidate)
+        elif levels:
+            problems.append(Problem(change.path, "is the base itself, and so is another combination; leave one of the choices out"))
         else:
             levels = change.levels
     if problems:
