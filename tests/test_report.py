@@ -153,7 +153,7 @@ def test_a_chosen_rate_at_the_edge_is_a_warning_wherever_it_is_shown() -> None:
 
 def test_the_front_is_of_those_that_no_other_beats_in_both() -> None:
     results = MADE["twelve"]
-    panel = panels(drawn("twelve")["cost-quality"])[1]
+    panel = panels(drawn("twelve")["cost-quality"])[2]
     losses = {v.name: sum(r.outcomes["loss"] or 0 for r in v.runs if r.outcomes.get("loss")) for v in results.variants}
     counts = {v.name: sum(1 for r in v.runs if r.outcomes.get("loss")) for v in results.variants}
     at = {v.name: (v.costs.flops_per_token, losses[v.name] / counts[v.name]) for v in results.variants}

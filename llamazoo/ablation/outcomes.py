@@ -8,7 +8,7 @@ from typing import Final, Literal
 from llamazoo.ablation.results import Outcome
 from llamazoo.errors import Problem, SpecError
 
-__all__ = ["SMALLEST", "at_length", "better", "length_of", "on_probe", "probe_of", "smallest_of", "sort_of"]
+__all__ = ["SMALLEST", "at_length", "better", "digits", "length_of", "on_probe", "probe_of", "smallest_of", "sort_of"]
 
 SMALLEST: Final[Mapping[Outcome, float]] = {"loss": 0.01, "accuracy": 0.02}
 """The smallest difference that matters unless an experiment says otherwise: nats a token, and share of right answers."""
@@ -27,6 +27,11 @@ def sort_of(outcome: Outcome) -> Literal["loss", "accuracy"] | None:
 def better(outcome: Outcome) -> Literal["lower", "higher"]:
     """Which way an outcome improves."""
     return "lower" if sort_of(outcome) == "loss" else "higher"
+
+
+def digits(outcome: Outcome) -> int:
+    """With how many places its figures are told at least."""
+    return 3 if sort_of(outcome) == "accuracy" else 4
 
 
 def length_of(outcome: Outcome) -> int | None:

@@ -44,7 +44,7 @@ def curves(results: Results) -> Chart | None:
     height = max(HIGH, 15 * len(courses) + 20)
     whole = _whole(courses, ran, end)
     close = _close([course.after((1 - CLOSE) * end) for course in courses], end, height)
-    caption = "Validation loss, mean over the seeds that finished; bands reach from the lowest to the highest seed. "
+    caption = "Validation loss, mean over the seeds that finished. Bands: from the lowest to the highest seed. "
     caption += "Right: the end of training close up." if close else ""
     caption += " A cross ends a run that diverged." if any(course.diverged for course in courses) else ""
     panels = (whole, close) if close else (whole,)

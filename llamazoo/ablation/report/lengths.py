@@ -43,7 +43,7 @@ def lengths(results: Results) -> Chart | None:
     ticks = tuple((math.log2(f), f"{f:g}×") for f in factors)
     x_axis = Axis(f"length of the text, in trained lengths{_trained(results)}", left, right, ticks)
     panel = Panel("", x_axis, axis("validation loss, nats a token", low, high), tuple(marks))
-    caption = "Loss on texts longer than any that was trained on: mean over seeds, bands from the lowest to the highest seed."
+    caption = "Loss on texts longer than any that was trained on: mean over seeds. Bands: from the lowest to the highest seed."
     return Chart("lengths", "Longer texts", caption, (Row(height, (panel,), 1),), right=184, notes=tuple(_missing(members, factors)))
 
 

@@ -43,8 +43,8 @@ def rates(results: Results) -> Chart | None:
         rows.append(Row(HIGH, tuple(panels[i : i + COLUMNS]), COLUMNS, last=any(panel.x.title for panel in panels[i : i + COLUMNS])))
     caption = (
         "Final validation loss at every learning rate in the trials of each seed, which are apart from its evaluation; points are seeds, "
-        "lines their means, the dotted line is the base's. Each seed takes the best of its own trials; a ring marks the best mean, a cross "
-        "at the top a run that diverged, a triangle there a loss beyond the panel."
+        "lines their means; the dotted grey line is the base's. Each seed takes the best of its own trials; a ring marks the best mean, a "
+        "cross at the top a run that diverged, a triangle there a loss beyond the panel."
     )
     return Chart("learning-rates", "Learning rates", caption, tuple(rows), notes=tuple(_edges(members)))
 
