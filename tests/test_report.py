@@ -397,9 +397,9 @@ def test_a_browser_draws_every_figure_and_complains_of_nothing(tmp_path: Path) -
 
 @pytest.mark.parametrize("name", MADE)
 def test_names_are_nothing_but_text_in_markdown(name: str) -> None:
-    tokens = MarkdownIt("commonmark").enable("table").parse(markdown(MADE[name]))
+    tokens = MarkdownIt("commonmark").enable("table").parse(markdown(MADE[name], list(drawn(name).values())))
     inline = [child.type for token in tokens for child in token.children or ()]
-    assert set(inline) <= {"text", "strong_open", "strong_close", "text_special", "softbreak"}
+    assert set(inline) <= {"text", "strong_open", "strong_close", "text_special", "image"}
     assert not [token for token in tokens if token.type in ("html_block", "fence", "code_block")]
     rows = [token for token in tokens if token.type == "tr_open"]
     outcomes = len({c.outcome for v in MADE[name].variants for c in v.comparisons}) or len(MADE[name].outcomes)
@@ -413,7 +413,7 @@ def test_the_table_for_papers_has_the_verdicts_and_says_how_it_was_made() -> Non
     found = MADE["three"].variants[1].comparisons[0]
     assert f"| {signed(found.mean, 4)} | {signed(found.low, 4)} to {signed(found.high, 4)} | 0.012 | 0.0060 | {found.verdict} |" in text
     assert "corrected by Holm" in text
-    assert text.endswith("other seeds.\n")
+    assert text.endswith("apart from the runs that are compared.\n")
 
 
 # The schema

@@ -388,6 +388,20 @@ def test_equal_figures_are_no_difference_and_have_no_interval() -> None:
     assert (found.verdict, found.mean, found.p, found.effect) == ("no difference shown", 0.0, 1.0, 0.0)
     assert (found.low, found.high, found.power, found.seeds_needed) == (None, None, None, None)
     assert found.sentence == "no difference shown: the same as the base in all 3 seeds"
+    assert one([0.0, 0.0]).sentence == "no difference shown: the same as the base in both seeds"
+
+
+def test_a_difference_has_no_fewer_digits_than_a_table_however_wide_its_interval_is() -> None:
+    wide = one([-0.1, 0.039], AA)
+    assert "too few seeds: -0.0305 nats (95 % interval -0.91 to +0.85, " in wide.sentence
+    shown = one([1.31, 1.40, 1.33], AA, base_mean=4.14)
+    assert shown.sentence.startswith("worse: 1.3467 nats higher than the base's 4.1400 (95 % interval 1.23 to 1.46, ")
+    assert "+0.020 in the one seed" in one([0.02], outcome="accuracy").sentence
+
+
+def test_what_neither_learned_is_told_with_the_verdict() -> None:
+    found = one([0.0, 0.0], outcome="accuracy:recall", better="higher", guessed=1 / 64).sentence
+    assert found.endswith("the same as the base in both seeds; neither is above chance (0.0156): train longer, or make the probe easier")
 
 
 def test_rounding_is_no_spread() -> None:

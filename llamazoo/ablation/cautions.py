@@ -4,9 +4,16 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from llamazoo.ablation.match import TOLERANCE
 
-__all__ = ["cautions"]
+__all__ = ["REMEDY", "cautions", "unlearned"]
 
+REMEDY = "train longer, or make the probe easier"  # where nothing was learned
 FEWEST = 3  # seeds below which hardly any difference can be shown
+
+
+def unlearned(what: str, names: Sequence[str], chance: float) -> str:
+    """Of variants that answer no better than one who guesses, with the base among them."""
+    told = f"{', '.join(names[:-1])} and {names[-1]} are not above chance ({chance:.3g})"
+    return f"{what}: {told}, so it does not tell them apart: {REMEDY}"
 
 
 def cautions(seeds: int, rates: Sequence[float], *, noise: bool, off: Mapping[str, float]) -> Iterator[str]:

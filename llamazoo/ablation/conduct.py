@@ -9,15 +9,18 @@ from typing import Any
 
 from llamazoo.ablation.effects import Cell, effects
 from llamazoo.ablation.environment import environment as environment_of
+from llamazoo.ablation.environment import parts_of, plugins_of
 from llamazoo.ablation.experiment import Experiment, read_experiment
 from llamazoo.ablation.findings import Paired
+from llamazoo.ablation.guessing import guessing
 from llamazoo.ablation.launch import Launch
 from llamazoo.ablation.outcomes import probe_of
 from llamazoo.ablation.paired import noise_floor
 from llamazoo.ablation.plan import Choice, Job, choose
 from llamazoo.ablation.prepare import prepare
+from llamazoo.ablation.report.answer import warnings
 from llamazoo.ablation.report.write import write_report
-from llamazoo.ablation.results import Comparison, Effect, Noise, Outcome, Results, Run, Timings, Variant
+from llamazoo.ablation.results import Comparison, Effect, Guessing, Noise, Outcome, Results, Run, Timings, Variant
 from llamazoo.ablation.statistics import compare
 from llamazoo.ablation.timing import timings_of
 from llamazoo.ablation.variants import BASE, Candidate
@@ -110,13 +113,16 @@ def _results(
     environment: dict[str, str],
 ) -> Results:
     noise = _noise(experiment, runs)
-    compared = _comparisons(experiment, candidates, runs, noise)
+    guesses = guessing(experiment, data)
+    compared = _comparisons(experiment, candidates, runs, noise, guesses)
     facts = {f"{name}: {key}" if name else key: value for name, each in data.items() for key, value in each.facts().items()}
-    return Results(
+    found = Results(
         name=experiment.name,
         experiment=experiment.model_dump(mode="json"),
         data=facts,
         environment=environment,
+        parts=parts_of(candidates),
+        plugins=plugins_of(candidates),
         outcomes=list(experiment.outcomes),
         base=BASE,
         variants=[
@@ -137,7 +143,9 @@ def _results(
         ],
         noise=noise,
         effects=list(_effects(experiment, candidates, runs)),
+        guessing=guesses,
     )
+    return found.model_copy(update={"warnings": list(warnings(found))})
 
 
 def _figures(runs: Sequence[Run], variant: str, outcome: Outcome, noise: bool = False) -> dict[int, Run]:
@@ -145,6 +153,11 @@ def _figures(runs: Sequence[Run], variant: str, outcome: Outcome, noise: bool = 
     probe = probe_of(outcome)
     role = "noise" if noise else "evaluation" if probe is None else "probe"
     return {run.seed: run for run in runs if (run.variant, run.role, run.probe) == (variant, role, probe)}
+
+
+def _told(runs: Mapping[int, Run], outcome: Outcome) -> Iterator[float]:
+    """An outcome of each of these runs that has it."""
+    return (value for run in runs.values() if (value := run.outcomes.get(outcome)) is not None)
 
 
 def _less(first: Run, second: Run, outcome: Outcome) -> float | None:
@@ -170,11 +183,18 @@ def _noise(experiment: Experiment, runs: Sequence[Run]) -> Noise | None:
 
 
 def _comparisons(
-    experiment: Experiment, candidates: Sequence[Candidate], runs: Sequence[Run], noise: Noise | None
+    experiment: Experiment,
+    candidates: Sequence[Candidate],
+    runs: Sequence[Run],
+    noise: Noise | None,
+    guesses: Mapping[Outcome, Guessing],
 ) -> dict[str, list[Comparison]]:
     """All variants in all declared outcomes, one family."""
     pairs = [
-        _paired(experiment, runs, each.name, outcome, noise) for each in candidates if each.name != BASE for outcome in experiment.outcomes
+        _paired(experiment, runs, each.name, outcome, noise, guesses.get(outcome))
+        for each in candidates
+        if each.name != BASE
+        for outcome in experiment.outcomes
     ]
     smallest = {outcome: experiment.smallest_of(outcome) for outcome in experiment.outcomes}
     compared = compare(pairs, alpha=experiment.alpha, power=experiment.power, smallest=smallest)
@@ -184,11 +204,13 @@ def _comparisons(
     return found
 
 
-def _paired(experiment: Experiment, runs: Sequence[Run], variant: str, outcome: Outcome, noise: Noise | None) -> Paired:
+def _paired(
+    experiment: Experiment, runs: Sequence[Run], variant: str, outcome: Outcome, noise: Noise | None, guess: Guessing | None
+) -> Paired:
     again = [] if noise is None else noise.differences[outcome]
     ours, base = (_figures(runs, name, outcome) for name in (variant, BASE))
     seeds = experiment.seed_numbers
-    figures = [value for seed in seeds if (value := base[seed].outcomes.get(outcome)) is not None]
+    figures = list(_told(base, outcome))
     return Paired(
         variant=variant,
         outcome=outcome,
@@ -199,6 +221,7 @@ def _paired(experiment: Experiment, runs: Sequence[Run], variant: str, outcome: 
         diverged=sum(ours[seed].diverged is not None and base[seed].diverged is None for seed in seeds),
         base_diverged=sum(base[seed].diverged is not None for seed in seeds),
         base_mean=sum(figures) / len(figures) if figures else None,
+        guessed=guess.chance if guess and all(guess.reaches(list(_told(each, outcome))) for each in (ours, base)) else None,
     )
 
 

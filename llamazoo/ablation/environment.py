@@ -7,9 +7,12 @@ from pathlib import Path
 
 import torch
 
+from llamazoo.ablation.results import PartsFile
 from llamazoo.ablation.variants import Candidate
+from llamazoo.contract.source import Source, source_of
+from llamazoo.discovery import LOCAL, OWN
 
-__all__ = ["environment", "machine"]
+__all__ = ["environment", "machine", "parts_of", "plugins_of"]
 
 PACKAGES = ("numpy", "scipy", "statsmodels")
 
@@ -22,8 +25,31 @@ def environment(candidates: Sequence[Candidate], machines: Iterable[Mapping[str,
             seen.setdefault(name, set()).add(value)
     found = {name: metadata.version(name) for name in PACKAGES}
     for each in candidates:
-        found.update(each.spec.distributions)
+        found.update({name: version for name, version in each.spec.distributions.items() if name != LOCAL})
+        found.update({name: "made in a program, without a file" for name, source in _made(each).items() if source.file is None})
+    digests: dict[str, list[str]] = {}
+    for file in parts_of(candidates):
+        digests.setdefault(file.file, []).append(file.digest)
+    found.update({name: f"a file of yours, SHA-256 {' and '.join(f'{d}…' for d in told)}" for name, told in digests.items()})
     return {**found, **{name: ", ".join(sorted(values)) for name, values in seen.items()}}
+
+
+def parts_of(candidates: Sequence[Candidate]) -> list[PartsFile]:
+    """The files that the candidates' parts come from, of those that belong to no distribution, by name."""
+    sources = [source for each in candidates for source in _made(each).values()]
+    found = {(source.file.name, source.digest) for source in sources if source.file is not None}
+    return [PartsFile(file=file, digest=digest) for file, digest in sorted(found)]
+
+
+def plugins_of(candidates: Sequence[Candidate]) -> dict[str, str]:
+    """The distributions besides llamazoo that the candidates' parts come from, with their versions, by name."""
+    found = {name: version for each in candidates for name, version in each.spec.distributions.items()}
+    return {name: version for name, version in sorted(found.items()) if name not in (OWN, LOCAL)}
+
+
+def _made(candidate: Candidate) -> dict[str, Source]:
+    """Where the parts that belong to no distribution come from."""
+    return {f"{part.kind} {part.name}": source_of(part) for part in candidate.spec.made}
 
 
 def machine(device: torch.device) -> dict[str, str]:

@@ -32,6 +32,8 @@ class Paired:
     base_diverged: int = 0
     base_mean: float | None = None
     """The base's figure, averaged over seeds: the scale of rounding, and for the sentence."""
+    guessed: float | None = None
+    """What guessing comes to, if neither of the two is above it; for the sentence."""
 
     def __post_init__(self) -> None:
         for name in ("differences", "noise"):

@@ -1,5 +1,6 @@
 """What an ablation found, as data: results.json, and timings.json for what no two runs have in common."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -10,10 +11,12 @@ __all__ = [
     "CurvePoint",
     "Effect",
     "FieldDifference",
+    "Guessing",
     "LearningRate",
     "Matched",
     "Noise",
     "Outcome",
+    "PartsFile",
     "Results",
     "Run",
     "Timing",
@@ -158,6 +161,30 @@ class Noise(Record):
     """What a mean over all seeds must exceed."""
 
 
+class Guessing(Record):
+    """What an accuracy comes to without anything learned."""
+
+    chance: float
+    """Of the best answer that is always the same."""
+    answers: int
+    """How many are counted in an evaluation."""
+    most: float
+    """The share that as many guesses exceed once in a thousand times: a mean over seeds up to it is not above chance."""
+
+    def reaches(self, shares: Sequence[float]) -> bool:
+        """Whether guessing may come to the mean of these; False if there are none."""
+        return bool(shares) and sum(shares) / len(shares) <= self.most
+
+
+class PartsFile(Record):
+    """A file of the user's own, of which parts of the compared models were made."""
+
+    file: str
+    """Its name, without folders."""
+    digest: str
+    """The first 16 hexadecimal digits of the SHA-256 of what stood in it."""
+
+
 class Effect(Record):
     """What changing one factor, or two together, does to an outcome, over all choices of the others."""
 
@@ -187,6 +214,10 @@ class Results(Record):
     """The experiment's file, with all defaults spelt out."""
     data: dict[str, str | int | float]
     environment: dict[str, str]
+    parts: list[PartsFile] = []
+    """Files that parts come from, as --parts takes them."""
+    plugins: dict[str, str] = {}
+    """Installed distributions other than llamazoo that parts come from, with their versions."""
     outcomes: list[Outcome]
     """What was declared to be compared."""
     base: str
@@ -194,6 +225,10 @@ class Results(Record):
     """The base first."""
     noise: Noise | None
     effects: list[Effect] = []
+    guessing: dict[Outcome, Guessing] = {}
+    """Of each declared accuracy whose data say what chance is."""
+    warnings: list[str] = []
+    """What a reader must not overlook, as it stands in the report."""
 
     def variant(self, name: str) -> Variant:
         """The variant of that name. Raises KeyError."""

@@ -2,7 +2,9 @@
 
 import math
 
-from llamazoo.ablation.findings import Finding
+from llamazoo.ablation.cautions import REMEDY
+from llamazoo.ablation.findings import Finding, Paired
+from llamazoo.ablation.outcomes import digits
 from llamazoo.ablation.paired import PairedTest
 from llamazoo.ablation.power import Sensitivity
 from llamazoo.ablation.results import Verdict
@@ -18,18 +20,22 @@ def sentence(verdict: Verdict, finding: Finding, able: Sensitivity, alpha: float
     elif test is None:
         middle = _untested(finding, able)
     elif test.same:
-        middle = f"the same as the base in {'both' if test.seeds == 2 else 'all'} {_seeds(test.seeds)}"
+        middle = f"the same as the base in {'both seeds' if test.seeds == 2 else f'all {_seeds(test.seeds)}'}"
     elif finding.shown:
         middle = f"{_moved(finding, test)} ({_figures(finding, test, alpha)}){_beside(finding, test, able)}"
     else:
         middle = f"{_signed(test.mean, finding)} ({_figures(finding, test, alpha)}){_why(verdict, finding, able)}"
     left_out = f"; the base diverged in {_seeds(pair.base_diverged)}, left out" if pair.base_diverged else ""
-    return f"{verdict}: {middle}{left_out}"
+    return f"{verdict}: {middle}{left_out}{_guessed(pair)}"
 
 
 def p_value(p: float) -> str:
     """As papers print it: `= 0.012`, `< 0.001`."""
     return "< 0.001" if p < 0.001 else f"= {p:#.2g}" if p < 0.995 else "= 1"
+
+
+def _guessed(pair: Paired) -> str:
+    return "" if pair.guessed is None else f"; neither is above chance ({pair.guessed:.3g}): {REMEDY}"
 
 
 def _untested(finding: Finding, able: Sensitivity) -> str:
@@ -41,13 +47,13 @@ def _untested(finding: Finding, able: Sensitivity) -> str:
 
 
 def _moved(finding: Finding, test: PairedTest) -> str:
-    base, places = finding.paired.base_mean, _places(finding)
+    base, places = finding.paired.base_mean, _told_places(finding)
     than = "" if base is None else f" than the base's {base:.{places}f}"
     return f"{abs(test.mean):.{places}f}{_unit(finding)} {'lower' if test.mean < 0 else 'higher'}{than}"
 
 
 def _signed(mean: float, finding: Finding) -> str:
-    return f"{_number(mean, _places(finding))}{_unit(finding)}"
+    return f"{_number(mean, _told_places(finding))}{_unit(finding)}"
 
 
 def _figures(finding: Finding, test: PairedTest, alpha: float) -> str:
@@ -124,6 +130,11 @@ def _places(finding: Finding) -> int:
     else:
         size = max(map(abs, finding.paired.finished), default=0.0)
     return min(9, max(0, 1 - math.floor(math.log10(size)))) if size > 0 else 3
+
+
+def _told_places(finding: Finding) -> int:
+    """Of the difference itself: no fewer than a table has, however wide the interval is."""
+    return max(digits(finding.paired.outcome), _places(finding))
 
 
 def _number(value: float, places: int, plus: str = "+") -> str:

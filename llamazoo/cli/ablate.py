@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from llamazoo.ablation import Results, read_experiment
 from llamazoo.ablation import run as run_experiment
@@ -13,6 +14,8 @@ from llamazoo.ablation.launch import LAUNCHERS
 from llamazoo.ablation.prepare import Prepared, prepare
 from llamazoo.ablation.preview import Preview, preview
 from llamazoo.ablation.report.answer import warnings
+from llamazoo.ablation.report.spelling import MINUS, NOTHING
+from llamazoo.ablation.report.tables import effects
 from llamazoo.ablation.results import Variant
 from llamazoo.cli.arguments import AsJson, Device, PartsFiles, overrides
 from llamazoo.cli.printed import console, counted, print_json, table
@@ -68,9 +71,24 @@ def _answer(results: Results, folder: Path) -> None:
         told = " ".join(f"{c.outcome}: {c.sentence}." for c in each.comparisons) or "the base"
         grid.add_row(visible(each.name), counted(each.costs.parameters), _loss(each), visible(told))
     out.print(grid)
+    _effects(results, out)
     for warning in warnings(results):
         out.print(visible(f"note: {warning}"), style="yellow")
     out.print(f"report: {visible(str(folder / 'report.html'))}", soft_wrap=True)
+
+
+def _effects(results: Results, out: Console) -> None:
+    """What each factor does, and two together, as the report has it."""
+    told = effects(results)
+    if told is None:
+        return
+    empty = {i for i in range(len(told.head)) if all(row[i].text == NOTHING for row in told.rows)}
+    shown = [i for i in range(len(told.head)) if i not in empty]
+    grid = table(*(told.head[i] for i in shown), right=[told.head[i] for i in shown if i not in told.words])
+    for row in told.rows:
+        grid.add_row(*(visible(row[i].text.replace(MINUS, "-")) for i in shown))
+    out.print()
+    out.print(grid)
 
 
 def _loss(variant: Variant) -> str:

@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from llamazoo.contract.component import LayerSpec, Part, Site, nested_parts
+from llamazoo.contract.component import Component, LayerSpec, Part, Site, nested_parts
 from llamazoo.contract.draw import Init
 from llamazoo.contract.kinds import Attention, Position
 from llamazoo.contract.options import Size
@@ -186,6 +186,11 @@ class ArchitectureSpec(BaseModel):
     def distributions(self) -> dict[str, str]:
         """Which distributions, in which versions, the parts come from; `local` is what was made in code."""
         return {part.distribution: part.version for part in self._parts()}
+
+    @property
+    def made(self) -> list[type[Component]]:
+        """The components that come from no distribution: made in code, or in a file of parts."""
+        return list(dict.fromkeys(part.component for part in self._parts() if part.distribution == LOCAL))
 
     def _parts(self) -> Iterator[Part]:
         """All parts that the spec names, those inside others too, and those that every layer has something else for."""

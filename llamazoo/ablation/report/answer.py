@@ -4,12 +4,12 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from llamazoo.ablation.cautions import cautions
-from llamazoo.ablation.report.cast import evaluations
+from llamazoo.ablation.cautions import cautions, unlearned
+from llamazoo.ablation.report.cast import evaluations, figures
 from llamazoo.ablation.report.spelling import rate, what
 from llamazoo.ablation.results import Comparison, Outcome, Results, Variant, Verdict
 
-__all__ = ["answer", "base_name", "compared", "design", "question", "verdicts", "warnings"]
+__all__ = ["answer", "at_chance", "base_name", "compared", "design", "question", "rates_of", "verdicts", "warnings"]
 
 FEW = 4  # variants that a sentence names
 
@@ -39,21 +39,40 @@ def question(results: Results) -> str:
 
 
 def answer(results: Results) -> str:
-    """The verdicts on the first outcome, counted."""
-    outcomes = compared(results)
-    if not outcomes:
-        return "There is nothing to compare."
-    found = Counter(c.verdict for variant in results.variants for c in variant.comparisons if c.outcome == outcomes[0])
+    """The verdicts on each outcome, counted."""
+    return " ".join(_counted(results, outcome) for outcome in compared(results)) or "There is nothing to compare."
+
+
+def _counted(results: Results, outcome: Outcome) -> str:
+    found = Counter(c.verdict for _, c in verdicts(results, outcome))
     order: tuple[Verdict, ...] = ("better", "worse", "no difference shown", "too few seeds", "unstable")
     words: dict[Verdict, str] = {"no difference shown": "without a difference shown", "too few seeds": "with too few seeds to tell"}
     counts = [f"{found[verdict]} {words.get(verdict, verdict)}" for verdict in order if found[verdict]]
     total = sum(found.values())
-    return f"In {what(outcomes[0]).lower()}, of {total} variant{'s' * (total != 1)}: {_listed(counts)}."
+    lost = at_chance(results, outcome)
+    who = "neither it nor the base is" if total == 1 else f"{len(lost)} of them and the base are not"
+    guessed = f"; {who} above chance" if lost else ""
+    return f"In {what(outcome).lower()}, of {total} variant{'s' * (total != 1)}: {_listed(counts)}{guessed}."
 
 
 def verdicts(results: Results, outcome: Outcome) -> list[tuple[str, Comparison]]:
     """Each variant with its comparison in an outcome."""
     return [(variant.name, c) for variant in results.variants for c in variant.comparisons if c.outcome == outcome]
+
+
+def rates_of(results: Results) -> list[float]:
+    """The learning rates that there were, the lowest first."""
+    return sorted({tried.lr for variant in results.variants for tried in variant.learning_rates})
+
+
+def at_chance(results: Results, outcome: Outcome) -> list[str]:
+    """The variants that guess as well as they answer, where the base does too: they cannot be told apart by what neither learned."""
+    guess = results.guessing.get(outcome)
+    if guess is None:
+        return []
+    means = {variant.name: [value for _, value in figures(variant, outcome) if value is not None] for variant in results.variants}
+    lost = [name for name, values in means.items() if guess.reaches(values)]
+    return [name for name in lost if name != results.base] if results.base in lost else []
 
 
 def design(results: Results) -> str:
@@ -65,7 +84,7 @@ def design(results: Results) -> str:
         facts.append(f"{max(run.tokens for run in runs):,} tokens a run")
     matched = {v.matched.what for v in results.variants if v is not base} or {base.matched.what}
     facts.append("sizes not matched" if matched == {"none"} else f"matched in {_listed(sorted(matched - {'none'}))}")
-    tried = sorted({t.lr for v in results.variants for t in v.learning_rates})
+    tried = rates_of(results)
     if len(tried) > 1:
         facts.append(f"learning rate of {', '.join(map(rate, tried))}, chosen by a trial of each seed")
     else:
@@ -85,7 +104,7 @@ def warnings(results: Results) -> Iterator[str]:
             yield f"{variant.name}: {skipped} steps were skipped for a loss or gradient that was not finite"
         lost = sum(loss is None for tried in variant.learning_rates for loss in tried.losses)
         if lost:
-            yield f"{variant.name}: {lost} tuning run{'s' * (lost != 1)} diverged"
+            yield f"{variant.name}: {lost} trial{'s' * (lost != 1)} of learning rates diverged"
         if variant.at_edge:
             yield (
                 f"{variant.name}: its best learning rate, {rate(variant.lr)}, is the end of what was tried; "
@@ -93,8 +112,13 @@ def warnings(results: Results) -> Iterator[str]:
             )
     for run in results.noise.runs if results.noise else ():
         if run.diverged is not None:
-            yield f"noise: the base's second run of seed {run.seed} diverged: {run.diverged}"
-    rates = sorted({tried.lr for variant in results.variants for tried in variant.learning_rates})
+            where = f" on {run.probe}" if run.probe else ""
+            yield f"noise: the base's second run of seed {run.seed}{where} diverged: {run.diverged}"
+    rates = rates_of(results)
+    for outcome in compared(results):
+        guessed = at_chance(results, outcome)
+        if guessed:
+            yield unlearned(what(outcome).lower(), [results.base, *guessed], results.guessing[outcome].chance)
     off = {variant.name: variant.matched.off for variant in results.variants}
     yield from cautions(len(evaluations(results.variant(results.base))), rates, noise=results.noise is not None, off=off)
 

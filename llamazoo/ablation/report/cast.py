@@ -5,12 +5,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from llamazoo.ablation.outcomes import probe_of
 from llamazoo.ablation.report.marks import Style
 from llamazoo.ablation.report.spelling import in_one_line
 from llamazoo.ablation.results import Outcome, Results, Run, Variant
 from llamazoo.diagram.words import shortened
 
-__all__ = ["Member", "cast", "evaluations", "figures", "spread"]
+__all__ = ["Member", "cast", "evaluations", "figures", "noise_figures", "spread"]
 
 # Okabe & Ito 2008, less black, which is the base's, and yellow, which white paper swallows.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
@@ -63,11 +64,18 @@ def evaluations(variant: Variant) -> list[Run]:
 
 def figures(variant: Variant, outcome: Outcome) -> list[tuple[Run, float | None]]:
     """An outcome of each run that has it: of the runs of a probe for a probe's accuracy, of evaluation for all else."""
-    probe = outcome.partition(":")[2]
-    if not probe:
+    probe = probe_of(outcome)
+    if probe is None:
         return [(run, run.outcomes.get(outcome)) for run in evaluations(variant)]
     runs = [run for run in variant.runs if run.probe == probe or outcome in run.outcomes]
     return [(run, run.outcomes.get(outcome, run.outcomes.get("accuracy"))) for run in runs]
+
+
+def noise_figures(results: Results, outcome: Outcome) -> list[tuple[Run, float | None]]:
+    """The same of the base's second runs, which on a probe are others than on the data; none where it was not measured in them."""
+    probe = probe_of(outcome)
+    runs = [run for run in (results.noise.runs if results.noise else ()) if run.probe == probe]
+    return [(run, run.outcomes.get(outcome)) for run in runs] if any(outcome in run.outcomes for run in runs) else []
 
 
 def spread(values: Sequence[float | None]) -> tuple[float | None, float | None]:

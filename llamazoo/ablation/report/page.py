@@ -13,9 +13,10 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from llamazoo.ablation.report import answer, tables
+from llamazoo.ablation.report.footnote import footnote, rates_told
 from llamazoo.ablation.report.interactive import interactive
-from llamazoo.ablation.report.markdown import FOOTNOTE
 from llamazoo.ablation.report.marks import Chart
+from llamazoo.ablation.report.reproduce import command, needs
 from llamazoo.ablation.report.spelling import safe
 from llamazoo.ablation.results import Results, Timings
 
@@ -33,12 +34,15 @@ def page(results: Results, timings: Timings | None, charts: Sequence[Chart]) -> 
     return environment.get_template("report.html").render(
         results=results,
         base=answer.base_name(results),
+        command=command(results),
+        needs=needs(results),
         question=answer.question(results),
         answer=answer.answer(results),
         design=answer.design(results),
         warnings=list(answer.warnings(results)),
         summaries=[(table, answer.verdicts(results, outcome)) for outcome, table in tables.summaries(results)],
-        footnote=FOOTNOTE,
+        footnote=footnote(results),
+        rates_told=rates_told(results),
         charts=charts,
         effects=tables.effects(results),
         differing=tables.differing(results),

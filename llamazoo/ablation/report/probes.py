@@ -1,7 +1,8 @@
 """What the synthetic probes say: the accuracy of every seed."""
 
+from llamazoo.ablation.outcomes import on_probe
 from llamazoo.ablation.report.cast import LABEL, Member, cast, figures, spread
-from llamazoo.ablation.report.marks import Axis, Chart, Dots, Label, Mark, Panel, Row
+from llamazoo.ablation.report.marks import Axis, Chart, Dots, Label, Mark, Panel, Row, Rule
 from llamazoo.ablation.report.spelling import fixed, in_one_line
 from llamazoo.ablation.results import Results
 from llamazoo.diagram.words import shortened
@@ -21,15 +22,17 @@ def probes(results: Results) -> Chart | None:
     if not names:
         return None
     columns = min(MOST, len(names))
-    panels = [_panel(name, members, first=i % columns == 0) for i, name in enumerate(names)]
+    chances = {name: guess.chance for name in names if (guess := results.guessing.get(on_probe(name)))}
+    panels = [_panel(name, members, chances.get(name), first=i % columns == 0) for i, name in enumerate(names)]
     height = float(HIGH * max(2, len(members)))
     rows = tuple(Row(height, tuple(panels[i : i + columns]), columns) for i in range(0, len(panels), columns))
     caption = "Accuracy in each probe: faint points are seeds, full ones their means. A cross at nought stands for runs that diverged."
+    caption += " The dotted line is what guessing comes to." if chances else ""
     return Chart("probes", "Probes", caption, rows, left=148, right=24)
 
 
-def _panel(probe: str, members: list[Member], *, first: bool) -> Panel:
-    marks: list[Mark] = []
+def _panel(probe: str, members: list[Member], chance: float | None, *, first: bool) -> Panel:
+    marks: list[Mark] = [] if chance is None else [Rule(chance, dashed=True)]
     for i, member in enumerate(members):
         found = figures(member.variant, f"accuracy:{probe}")
         seen = tuple(value for _, value in found if value is not None)

@@ -6,12 +6,12 @@ import unicodedata
 from llamazoo.ablation.results import Outcome
 from llamazoo.diagram.words import plain
 
-__all__ = ["amount", "digits", "fixed", "in_one_line", "p_value", "rate", "safe", "signed", "unit", "what"]
+__all__ = ["MINUS", "NOTHING", "amount", "fixed", "in_one_line", "p_value", "rate", "safe", "signed", "unit", "what"]
 
 # A slash that begins a word, and folders after it: /srv/corpus/a.txt, ~/a/b, C:\a\b; but neither a/b nor https://a/b.
 ABSOLUTE = re.compile(r"""(?<![\w./~\\])(?:(?:file://|~)?(?<!:/)/(?!/)|[A-Za-z]:[/\\])(?:[^\s/\\'":,;]+[/\\])+([^\s/\\'":,;]*)""")
 UNSEEN = ("Cc", "Cf", "Cn", "Co", "Cs")
-NOTHING = "–"
+NOTHING, MINUS = "–", "−"
 
 
 def safe(text: str) -> str:
@@ -26,11 +26,11 @@ def in_one_line(text: str) -> str:
 
 def fixed(value: float | None, places: int) -> str:
     """A number with so many places and a true minus sign; a dash for none."""
-    return NOTHING if value is None else f"{value:.{places}f}".replace("-", "−")
+    return NOTHING if value is None else f"{value:.{places}f}".replace("-", MINUS)
 
 
 def signed(value: float | None, places: int) -> str:
-    return NOTHING if value is None else f"{value:+.{places}f}".replace("-", "−")
+    return NOTHING if value is None else f"{value:+.{places}f}".replace("-", MINUS)
 
 
 def p_value(p: float | None) -> str:
@@ -54,11 +54,6 @@ def amount(value: float | None) -> str:
     figures, power = f"{value:.2e}".split("e")  # rounded first: 999,999 is 1.00M
     thousands = min(int(power) // 3, 5)
     return f"{float(figures) * 10 ** (int(power) - 3 * thousands):.{max(0, 2 - int(power) + 3 * thousands)}f}{'kMBTP'[thousands - 1]}"
-
-
-def digits(outcome: Outcome) -> int:
-    """How many places its figures are told with."""
-    return 3 if outcome.startswith("accuracy") else 4
 
 
 def what(outcome: Outcome) -> str:

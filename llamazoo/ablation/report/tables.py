@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from llamazoo.ablation.report.answer import compared
-from llamazoo.ablation.report.cast import figures, spread
-from llamazoo.ablation.report.spelling import amount, digits, fixed, p_value, rate, signed, what
+from llamazoo.ablation.outcomes import digits
+from llamazoo.ablation.report.answer import compared, rates_of
+from llamazoo.ablation.report.cast import figures, noise_figures, spread
+from llamazoo.ablation.report.spelling import NOTHING, amount, fixed, p_value, rate, signed, what
 from llamazoo.ablation.results import Comparison, Outcome, Results, Run, Timings, Variant
 
 __all__ = ["Cell", "Table", "costs", "differing", "effects", "learning_rates", "matching", "seeds", "summaries"]
-
-NOTHING = "–"
 
 
 @dataclass(frozen=True)
@@ -123,9 +122,9 @@ def costs(results: Results, timings: Timings | None) -> Table:
 
 
 def learning_rates(results: Results) -> Table | None:
-    """The final loss of each seed's trial at every rate, and how many seeds took which."""
-    tried = sorted({t.lr for variant in results.variants for t in variant.learning_rates})
-    if not tried:
+    """The final loss of each seed's trial at every rate, and how many seeds took which; None of one rate, which takes no trials."""
+    tried = rates_of(results)
+    if len(tried) < 2:
         return None
     rows = []
     for variant in results.variants:
@@ -152,8 +151,9 @@ def _by_seed(results: Results, outcome: Outcome) -> Table:
     for name, runs in found.items():
         at = {run.seed: _figure(run, value, places) for run, value in runs}
         rows.append([name, *(at.get(seed, NOTHING) for seed in numbers)])
-    if results.noise and any(outcome in run.outcomes for run in results.noise.runs):
-        at = {run.seed: _figure(run, run.outcomes.get(outcome), places) for run in results.noise.runs}
+    again = noise_figures(results, outcome)
+    if again:
+        at = {run.seed: _figure(run, value, places) for run, value in again}
         rows.append([f"{results.base} again (noise)", *(at.get(seed, NOTHING) for seed in numbers)])
     return _table(what(outcome), ("variant", *(f"seed {seed}" for seed in numbers)), rows)
 

@@ -21,7 +21,7 @@ def write_report(results: Results, timings: Timings | None, folder: Path) -> lis
     for any more is removed. Raises SaveError if the folder cannot be written to.
     """
     drawn = charts(results, timings)
-    files = {folder / "report.html": page(results, timings, drawn).encode(), folder / "report.md": markdown(results).encode()}
+    files = {folder / "report.html": page(results, timings, drawn).encode(), folder / "report.md": markdown(results, drawn).encode()}
     files |= {folder / "figures" / f"{chart.key}.png": png(chart) for chart in drawn}
     for path, content in files.items():
         draft = path.with_name(f".{path.name}.{os.getpid()}")

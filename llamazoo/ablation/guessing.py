@@ -1,0 +1,36 @@
+"""What guessing comes to where answers are counted: an accuracy within its reach shows nothing that was learned."""
+
+from collections.abc import Iterator, Mapping
+
+from scipy import stats
+
+from llamazoo.ablation.experiment import Experiment
+from llamazoo.ablation.outcomes import probe_of, sort_of
+from llamazoo.ablation.results import Guessing, Outcome
+from llamazoo.data.example import IGNORED, DataSet
+from llamazoo.training.recipe import Training
+
+__all__ = ["guessing"]
+
+LUCK = 0.001  # the chance with which guessing comes to more than `most`
+
+
+def guessing(experiment: Experiment, data: Mapping[str | None, DataSet]) -> dict[Outcome, Guessing]:
+    """For each declared accuracy, what guessing comes to on the answers that are counted; of data that say what chance is."""
+    return dict(_guessing(experiment, data))
+
+
+def _guessing(experiment: Experiment, data: Mapping[str | None, DataSet]) -> Iterator[tuple[Outcome, Guessing]]:
+    for outcome in experiment.outcomes:
+        probe = probe_of(outcome)
+        chance = data[probe].facts().get("chance") if sort_of(outcome) == "accuracy" else None
+        if isinstance(chance, float) and 0 <= chance <= 1:
+            answers = _answers(data[probe], experiment.training_on(probe))
+            yield outcome, Guessing(chance=chance, answers=answers, most=float(stats.binom.isf(LUCK, answers, chance)) / answers)
+
+
+def _answers(data: DataSet, training: Training) -> int:
+    """How many targets an evaluation counts: see `llamazoo.training.evaluate`."""
+    examples = data.validation(training.seq_len)
+    count = min(len(examples), max(1, training.evaluate_tokens // training.seq_len))
+    return sum(int((examples[index].targets != IGNORED).sum()) for index in range(count))
