@@ -14,6 +14,7 @@ from llamazoo.ablation.experiment import read_experiment
 from llamazoo.cli.main import app
 from llamazoo.errors import SpecError, UnsupportedError
 from llamazoo.spec.compose import load_spec
+from llamazoo.spec.overrides import changed
 from llamazoo.training.config import read_training_file
 from llamazoo.training.loop import Trained
 
@@ -47,6 +48,80 @@ def test_a_change_to_the_model_of_a_file_merges_as_under_extends(model: Any, cha
     based = read_experiment(tmp_path / "experiment.yaml", overrides={key.replace("model", "base"): value for key, value in change.items()})
     base = based.candidate("base").spec
     assert (base.norm.type, base.norm.options.eps) == norm
+
+
+PARTS = {"norm": "layernorm", "feed_forward": {"type": "mlp", "activation": "relu"}, "positions": {"local": "rope"}}
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"norm.eps": 0.5}, {"norm": {"type": "layernorm", "eps": 0.5}}),
+        ({"norm": {"eps": 0.5}}, {"norm": {"type": "layernorm", "eps": 0.5}}),
+        ({"norm.eps": 0.5, "norm": "rmsnorm"}, {"norm": {"type": "rmsnorm", "eps": 0.5}}),
+        ({"norm.eps": 0.5, "norm.type": "rmsnorm"}, {"norm": {"type": "rmsnorm", "eps": 0.5}}),
+        ({"norm.eps": 0.5, "norm": {"bias": False}}, {"norm": {"type": "layernorm", "eps": 0.5, "bias": False}}),
+        ({"feed_forward.bias": True}, {"feed_forward": {"type": "mlp", "activation": "relu", "bias": True}}),
+        ({"feed_forward.activation.x": 1}, {"feed_forward": {"type": "mlp", "activation": {"type": "relu", "x": 1}}}),
+        ({"positions.local.theta": 5}, {"positions": {"local": {"type": "rope", "theta": 5}}}),
+    ],
+)
+def test_to_set_an_option_of_a_part_keeps_which_part_it_is(change: dict[str, Any], found: dict[str, Any]) -> None:
+    """Wherever a part stands by its name in a file: in the spec, and in the changes of a variant."""
+
+    def under(*place: str) -> dict[str, Any]:
+        return {".".join([*place, key]): value for key, value in change.items()}
+
+    assert changed({"model": PARTS}, under("model"), "model") == {"model": {**PARTS, **found}}
+    given = {"base": {"extends": "gpt2", **PARTS}, "variants": {"v1.5": PARTS, "other": PARTS}}
+    assert changed(given, under("base"), "base", "variants") == {**given, "base": {"extends": "gpt2", **PARTS, **found}}
+    for name, other in (("v1.5", "other"), ("other", "v1.5")):
+        expected = {**given, "variants": {name: {**PARTS, **found}, other: PARTS}}
+        assert changed(given, under("variants", name), "base", "variants") == expected
+
+
+def test_a_base_that_is_named_and_changed_at_once_is_that_one_changed() -> None:
+    written = {"base": {"extends": "llama-tiny", "hidden_dim": 64}}
+    both = {"base.dim": 64, "base": "gpt2"}
+    for change in (both, dict(reversed(both.items()))):
+        assert changed(written, change, "base") == {"base": {"extends": "gpt2", "dim": 64}}
+    assert changed({"base": "llama-tiny"}, {"base.dim": 64}, "base") == {"base": {"extends": "llama-tiny", "dim": 64}}
+
+
+def test_a_factor_and_a_change_with_a_dotted_name_are_found_by_it() -> None:
+    given = {"factors": {"feed_forward.activation": ["silu"]}, "variants": {"again": {"init.seed": 1}}}
+    change = {"factors.feed_forward.activation": ["relu"], "variants.again.init.seed": 2}
+    assert changed(given, change, "base", "variants") == {
+        "factors": {"feed_forward.activation": ["relu"]},
+        "variants": {"again": {"init.seed": 2}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"smallest.loss": 0.5}, r"smallest: is 0\.01, which has nothing within it to change; give all of it anew"),
+        ({"data.tokenizer.x": 1}, r"data\.tokenizer: is 'bytes', which has nothing within it"),
+        ({"factors.norm.eps": 1}, r"factors\.norm: is \['rmsnorm'\], which has nothing within it"),
+        ({"base.layers.0": 1}, r"base\.layers: is \[\], which has nothing within it"),
+    ],
+)
+def test_to_set_what_is_within_a_value_that_is_no_map_is_refused(change: dict[str, Any], message: str) -> None:
+    given = {"base": {"layers": []}, "smallest": 0.01, "data": {"tokenizer": "bytes"}, "factors": {"norm": ["rmsnorm"]}}
+    with pytest.raises(SpecError, match=message):
+        changed(given, change, "base", "variants")
+
+
+def test_an_ablation_with_an_option_set_compares_the_parts_that_its_file_names(tmp_path: Path) -> None:
+    variants = {"ln": {"norm": "layernorm"}, "plain": {"feed_forward": "mlp"}}
+    file = tmp_path / "experiment.yaml"
+    file.write_text(json.dumps({"base": "llama-tiny", "variants": variants, "match": "none", "data": DATA, "train": TRAIN}))
+    change = {"variants.ln.norm.eps": 0.5, "variants.plain.feed_forward.bias": True, "base.dim": 64}
+    read = read_experiment(file, overrides=change)
+    norm, feed_forward = read.candidate("ln").spec.norm, read.candidate("plain").spec.feed_forward
+    assert (norm.type, norm.options.eps) == ("layernorm", 0.5)
+    assert (feed_forward.type, feed_forward.options.bias) == ("mlp", True)
+    assert read.candidate("base").spec.dim == 64
 
 
 def test_a_seed_of_a_file_is_one_that_pytorch_takes(tmp_path: Path) -> None:

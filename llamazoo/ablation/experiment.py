@@ -20,7 +20,8 @@ from llamazoo.errors import Problem, SpecError
 from llamazoo.registry import Registry, default_registry
 from llamazoo.shelf import nearest
 from llamazoo.spec.architecture import ArchitectureSpec
-from llamazoo.spec.compose import changed, load_spec
+from llamazoo.spec.compose import load_spec
+from llamazoo.spec.overrides import changed
 from llamazoo.spec.problems import explain, shown
 from llamazoo.spec.yaml import read_yaml_file
 
@@ -262,7 +263,8 @@ def read_experiment(
 ) -> Experiment:
     """The experiment that a YAML file or a map describes, all its variants read, matched, and built without data.
 
-    `overrides` change its fields, dotted keys too, those of `base` as under `extends`. Raises SpecError with the path to all that is wrong.
+    `overrides` change its fields, dotted keys too, those of `base` and of variants as under `extends`. Raises SpecError with the path
+    to all that is wrong.
     """
     source, folder, name = None, Path.cwd(), "experiment"
     if isinstance(path_or_map, Mapping):
@@ -278,7 +280,7 @@ def read_experiment(
     if isinstance(base, ArchitectureSpec):
         data, registry = {**data, "base": base.canonical()}, registry or base.registry
     try:
-        data = {"name": name, **(changed(data, overrides, "base") if overrides else data)}
+        data = {"name": name, **(changed(data, overrides, "base", "variants") if overrides else data)}
         experiment = Experiment.model_validate(data)
         experiment._registry, experiment._folder = registry, folder.resolve()
         experiment._candidates = experiment._made(registry or default_registry())

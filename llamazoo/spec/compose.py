@@ -13,11 +13,12 @@ from llamazoo.registry import Registry, default_registry
 from llamazoo.shelf import nearest
 from llamazoo.spec.architecture import ArchitectureSpec
 from llamazoo.spec.naming import resolved
+from llamazoo.spec.overrides import undot
 from llamazoo.spec.patch import merge
 from llamazoo.spec.problems import explain, shown
 from llamazoo.spec.yaml import read_yaml_file
 
-__all__ = ["SPEC_FILE", "SpecLike", "changed", "load_spec", "parse_spec", "zoo_names"]
+__all__ = ["SPEC_FILE", "SpecLike", "load_spec", "parse_spec", "zoo_names"]
 
 SpecLike = str | Path | Mapping[str, Any] | ArchitectureSpec
 
@@ -106,44 +107,6 @@ def named(data: dict[str, Any], registry: Registry, base: Mapping[str, Any]) -> 
     if isinstance(positions, Mapping):
         found["positions"] = {name: resolved("position", v, registry, before.get(name)) for name, v in positions.items()}
     return found
-
-
-def changed(data: Mapping[str, Any], overrides: Mapping[str, Any], field: str) -> dict[str, Any]:
-    """Overrides over a file that has a spec in `field`, by name or not read yet: there they merge as under `extends`."""
-    change, spec = undot(overrides), data.get(field)
-    if isinstance(spec, str):
-        spec = {"extends": spec}
-    inner = change.get(field)
-    if isinstance(spec, Mapping) and isinstance(inner, Mapping):  # a part by its name, of which an option is changed
-        spec = {name: {"type": v} if isinstance(v, str) and isinstance(inner.get(name), Mapping) else v for name, v in spec.items()}
-        data = {**data, field: spec}
-    merged: dict[str, Any] = merge(data, change)
-    return merged
-
-
-def undot(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """{"position.theta": 1} -> {"position": {"theta": 1}}; two that clash are refused."""
-    if not isinstance(overrides, Mapping):
-        raise SpecError(f"overrides are a map from fields to values, found {shown(overrides)}")
-    result: dict[str, Any] = {}
-    for key, value in overrides.items():
-        if not isinstance(key, str):
-            raise SpecError(f"an override is a name or a dotted path, found {shown(key)}")
-        *outer, last = key.split(".")
-        inner = result
-        for name in outer:
-            if isinstance(inner.get(name), str):  # norm=layernorm, then norm.eps=1e-3
-                inner[name] = {"type": inner[name]}
-            inner = inner.setdefault(name, {})
-            if not isinstance(inner, dict):
-                raise SpecError(f"the override {key!r} reaches into {name!r}, which another override sets")
-        if isinstance(value, str) and isinstance(inner.get(last), dict):  # norm.eps=1e-3, then norm=layernorm
-            inner[last] = {**inner[last], "type": value}
-            continue
-        if last in inner:
-            raise SpecError(f"the override {key!r} clashes with another one")
-        inner[last] = dict(value) if isinstance(value, Mapping) else value
-    return result
 
 
 def _compose(

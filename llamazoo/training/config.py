@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from llamazoo.data.config import DataConfig
 from llamazoo.errors import SpecError
-from llamazoo.spec.compose import changed
+from llamazoo.spec.overrides import changed
 from llamazoo.spec.problems import explain, shown
 from llamazoo.spec.yaml import read_yaml_file
 from llamazoo.training.recipe import Recipe
