@@ -196,7 +196,12 @@ def written(path: Path, content: str | bytes) -> Path:
         ("a.jsonl", "[" * 100_000, r"a.jsonl:1: is no JSON"),
         ("a.jsonl", "", r"the data set is empty"),
         ("a.jsonl", '{"text": ""}\n', r"the data set is empty"),
-        ("a.txt", "all in one", r"no document is left for (training|validation): .*another share as `validation`"),
+        ("a.txt", "all in one", r"the data set is a single document, .* a \.txt file is one document: split it into several files, or"),
+        (
+            "a.jsonl",
+            '{"text": "x"}\n' * 3,
+            r"no document is left for (training|validation): .*3 for .* \(each \.txt file is one\), or another",
+        ),
         ("a.txt", b"caf\xe9", r"a.txt: is not UTF-8: unexpected end of data at byte 3"),
         ("a.csv", "text\n", r"a.csv: is of an unknown sort; known: .txt, .jsonl, .parquet"),
         ("a.parquet", "PAR1 no table PAR1", r"a.parquet: cannot be read as a parquet file"),

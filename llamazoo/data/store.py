@@ -244,11 +244,17 @@ def _check_splits(lengths: dict[str, list[int]]) -> None:
     counts = ", ".join(f"{len(found)} for {split}" for split, found in lengths.items())
     if not any(lengths.values()):
         raise DataError("the data set is empty: it has no document with any token")
+    total = sum(map(len, lengths.values()))
     for split, found in lengths.items():
+        if not found and total == 1:
+            raise DataError(
+                "the data set is a single document, and documents are not divided between training and validation; "
+                "a .txt file is one document: split it into several files, or make it a .jsonl file with a document on each line"
+            )
         if not found:
             raise DataError(
                 f"no document is left for {split}: documents fall on a side by a hash of their text, {counts}; "
-                "give more documents, or another share as `validation`"
+                "give more documents (each .txt file is one), or another share as `validation`"
             )
         if max(found) < 2:
             raise DataError(f"there is nothing to predict in {split}: none of its documents has a second token ({counts})")
