@@ -55,6 +55,8 @@ class _AsItStands(SourceFileLoader):
 
 
 def _module(path: Path, name: str) -> ModuleType:
+    if not path.exists():
+        raise PluginError(f"{path}: there is no such file; --parts takes a Python file that defines components")
     spec = importlib.util.spec_from_file_location(name, path, loader=_AsItStands(name, str(path)))
     if spec is None or spec.loader is None or path.suffix not in SOURCE_SUFFIXES or not path.is_file():
         raise PluginError(f"{path}: is no Python file; --parts takes one that defines components")

@@ -256,7 +256,10 @@ class Registry:
             whose = normalized(distribution)
             known = [] if shelf is None else sorted(offer.qualified(offer.name) for offer in shelf if offer.distribution == whose)
             lines = [f"a part of it could not be loaded: {broken}" for broken in self.broken if broken.distribution == whose]
-        message = f"no {what} named {shown(name)}; {nearest(name, known)}known: {', '.join(known) or 'none'}"
+        near = nearest(name, known)
+        message = f"no {what} named {shown(name)}; {near}known: {', '.join(known) or 'none'}"
+        if what in self._components and not near and not slash:
+            message += f"; a {what} of your own comes with --parts FILE (in Python, a registry that has it), another one with its plugin"
         return "\n  ".join([message, *lines])
 
     def _copy(self) -> "Registry":

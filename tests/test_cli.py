@@ -818,8 +818,15 @@ def test_a_parts_file_that_cannot_be_used_is_an_error_with_its_line(parts_file: 
 
 def test_a_parts_file_that_is_none_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "parts.txt").write_text(PARTS)
-    for name in ("parts.txt", "missing.py"):
-        assert "is no Python file" in fail("show", "llama-tiny", "--parts", tmp_path / name)
+    assert "parts.txt: is no Python file" in fail("show", "llama-tiny", "--parts", tmp_path / "parts.txt")
+    assert "missing.py: there is no such file; --parts takes" in fail("show", "llama-tiny", "--parts", tmp_path / "missing.py")
+
+
+def test_a_part_that_is_unknown_and_like_no_other_may_be_in_a_file_or_a_plugin() -> None:
+    hint = "a feed_forward of your own comes with --parts FILE"
+    assert hint in fail("show", "llama-tiny", "--set", "feed_forward=maxout")
+    assert hint not in fail("show", "llama-tiny", "--set", "feed_forward=gatd")
+    assert "--parts" not in fail("show", "llama-tiny", "--set", "feed_forward=llamazoo-other/maxout")
 
 
 def test_two_parts_files_may_not_define_one_name(parts_file: Path, tmp_path: Path) -> None:
