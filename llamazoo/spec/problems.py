@@ -14,7 +14,10 @@ def explain(error: ValidationError, model: type[BaseModel]) -> SpecError:
     """One SpecError for all that pydantic found; of the narrower class if that is all there is."""
     problems: list[Problem] = []
     sorts: set[type[SpecError]] = set()
-    for item in error.errors(include_url=False):
+    found = error.errors(include_url=False)
+    for item in found:
+        if item["type"].endswith("_type") and any(_within(other["loc"], item["loc"], model) for other in found):
+            continue  # a member of a union that takes no such value, where another one does and is told of what is wrong within
         path = _fields(item["loc"], model)
         cause = item.get("ctx", {}).get("error")
         sorts.add(next((sort for sort in (UnknownComponentError, DuplicateComponentError) if isinstance(cause, sort)), SpecError))
@@ -35,6 +38,11 @@ def explain(error: ValidationError, model: type[BaseModel]) -> SpecError:
         first = merged.get(problem.path)
         merged[problem.path] = problem if first is None else Problem(problem.path, f"{first.message}; or {problem.message}")
     return (sorts.pop() if len(sorts) == 1 else SpecError)(*merged.values())
+
+
+def _within(path: tuple[str | int, ...], other: tuple[str | int, ...], model: type[BaseModel]) -> bool:
+    inner, outer = _fields(path, model), _fields(other, model)
+    return len(inner) > len(outer) and inner[: len(outer)] == outer
 
 
 # What pydantic adds to a path to say which member of a union it tried; no field of ours.
