@@ -1,7 +1,8 @@
 """The experiment file: what is compared with what, on which data, how it is trained, and what counts."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -17,6 +18,7 @@ from llamazoo.contract.options import Positive
 from llamazoo.data.config import PROBES, SOURCES, read_data
 from llamazoo.data.example import DataSet
 from llamazoo.errors import Problem, SpecError
+from llamazoo.parts import registry_with
 from llamazoo.registry import Registry, default_registry
 from llamazoo.shelf import nearest
 from llamazoo.spec.architecture import ArchitectureSpec
@@ -260,12 +262,14 @@ def read_experiment(
     registry: Registry | None = None,
     *,
     overrides: Mapping[str, Any] | None = None,
+    parts: Sequence[str | PathLike[str]] = (),
 ) -> Experiment:
     """The experiment that a YAML file or a map describes, all its variants read, matched, and built without data.
 
     `overrides` change its fields, dotted keys too, those of `base` and of variants as under `extends`. Raises SpecError with the path
-    to all that is wrong.
+    to all that is wrong. Parts are found in `registry`, or else among what is installed and in the Python files `parts`.
     """
+    registry = registry_with([Path(part) for part in parts]) if registry is None and parts else registry
     source, folder, name = None, Path.cwd(), "experiment"
     if isinstance(path_or_map, Mapping):
         data: Any = dict(path_or_map)
