@@ -197,9 +197,10 @@ def test_a_full_disk_is_told_without_a_traceback() -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_an_interrupt_exits_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_exits_with_130_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_versions", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
-    assert run("doctor").exit_code == 130
+    found = run("doctor")
+    assert (found.exit_code, found.stderr) == (130, "interrupted\n")
 
 
 def test_a_file_that_may_not_be_read_is_an_error_with_its_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,11 @@
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,10 +16,11 @@ import torch
 from typer.testing import CliRunner
 
 import llamazoo
-from llamazoo.ablation import Heard, run
+from llamazoo.ablation import Heard, launch, run
 from llamazoo.ablation.conduct import RESULTS, TIMINGS, _write
 from llamazoo.ablation.environment import environment
 from llamazoo.ablation.experiment import read_experiment
+from llamazoo.ablation.finished import left
 from llamazoo.ablation.launch import Launch, _apart, _carried, _registry, at_once
 from llamazoo.ablation.plan import Job, Plan
 from llamazoo.ablation.prepare import prepare
@@ -25,6 +29,7 @@ from llamazoo.cli.main import app
 from llamazoo.errors import InputError, PluginError, TrainingError, UnsupportedError
 from llamazoo.parts import registry_with
 from llamazoo.training.code import code_of
+from llamazoo.training.optimizer import Updater
 
 PROGRAM = Path(__file__).parent / "programs" / "ablate.py"
 BASE = {"extends": "llama-tiny", "vocab_size": 32, "dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 32, "max_seq_len": 32}
@@ -57,6 +62,12 @@ def typed(returned: str) -> Any:
     made: dict[str, Any] = {"__name__": __name__}
     exec(compile(NORM.format(returned), "<cell>", "exec"), made)  # noqa: S102 - what is tested
     return made["Mine"]
+
+
+def test_an_experiment_is_read_with_the_parts_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "e.yaml").write_text(json.dumps(EXPERIMENT))
+    read = read_experiment(tmp_path / "e.yaml", parts=[str(norm(tmp_path, "x * 1.0"))])
+    assert read.candidate("mine").spec.norm.type == "local/mine"
 
 
 # The code that a result is known by
@@ -305,6 +316,147 @@ def test_a_dry_run_tells_what_a_run_would(changes: dict[str, Any], options: list
         assert done.exit_code == 2
         assert message in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def written(folder: Path, **changes: Any) -> str:
+    """The experiment with a built-in part, and changes, as a file."""
+    (folder / "e.yaml").write_text(json.dumps({**EXPERIMENT, "variants": {"layernorm": {"norm": "layernorm"}}, **changes}))
+    return str(folder / "e.yaml")
+
+
+def test_a_dry_run_needs_ray_as_a_run_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    for more in (["--dry-run"], ["--out", str(tmp_path / "out")]):
+        done = CliRunner().invoke(app, ["ablate", written(tmp_path), "--launcher", "ray", *more])
+        assert done.exit_code == 2
+        assert "pip install 'llamazoo[ray]'" in done.stderr
+
+
+@pytest.mark.parametrize("more", [["--dry-run"], [], ["--launcher", "processes", "--workers", "1"]])
+def test_the_traceback_of_an_error_in_a_part_begins_in_the_part_and_names_the_variant(more: list[str], tmp_path: Path) -> None:
+    file = norm(tmp_path, "x if not self.training else torch.nn.Linear(2, 2)(x)")
+    (tmp_path / "e.yaml").write_text(json.dumps(EXPERIMENT))
+    done = CliRunner().invoke(app, ["ablate", str(tmp_path / "e.yaml"), "--parts", str(file), "--out", str(tmp_path / "out"), *more])
+    assert done.exit_code == 1
+    assert ("in the first steps of 'mine'" if "--dry-run" in more else "in the run of 'mine': evaluation, seed 0") in done.stderr
+    files = re.findall(r'File "(.*?)", line', done.stderr)
+    assert [Path(each).name for each in files if "llamazoo/" in each] == []
+    assert Path(files[1 if "processes" in more else 0]) == file
+    assert files[-1].endswith("linear.py"), "what the part calls is told"
+
+
+@pytest.mark.parametrize("dry", [True, False])
+def test_an_error_of_our_own_has_all_of_its_traceback(dry: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise KeyError("ours")
+
+    monkeypatch.setattr("llamazoo.training.optimizer.Updater.step", fail)
+    done = CliRunner().invoke(app, ["ablate", written(tmp_path), "--out", str(tmp_path / "out"), *(["--dry-run"] if dry else [])])
+    assert isinstance(done.exception, KeyError)
+    assert "base" in done.exception.__notes__[0]
+
+
+# What is interrupted, and what is left
+
+
+def test_a_dry_run_tells_how_many_runs_are_through_and_the_time_of_the_others(tmp_path: Path) -> None:
+    train = {**EXPERIMENT["train"], "lr": [0.003, 0.01]}
+    arguments = ["ablate", written(tmp_path, train=train, seeds=2, noise=True), "--out", str(tmp_path / "out")]
+
+    def told(*more: str) -> dict[str, Any]:
+        done = CliRunner().invoke(app, [*arguments, "--dry-run", "--json", *more])
+        assert done.exit_code == 0, done.output
+        return dict(json.loads(done.stdout))
+
+    before = told()
+    assert (before["jobs"], before["finished"]) == (2 * (2 * 2 + 2 + 1), 0)
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    after = told()
+    assert (after["jobs"], after["finished"], after["seconds"]) == (14, 14, 0)
+    assert "14 runs of 7,168 tokens in all, all of which are through already\n" in CliRunner().invoke(app, [*arguments, "--dry-run"]).stdout
+    more = told("--set", "seeds=3")
+    assert (more["jobs"], more["finished"]) == (21, 14)
+    assert more["seconds"] > 0
+
+
+@pytest.mark.parametrize(("role", "waiting"), [("evaluation", 1), ("noise", 1), ("tuning", 3)])
+def test_what_is_left_is_what_a_run_then_does(role: str, waiting: int, tmp_path: Path) -> None:
+    """The base's noise run and its evaluation wait for its trials."""
+    train = {**EXPERIMENT["train"], "lr": [0.003, 0.01]}
+    read = read_experiment({**EXPERIMENT, "variants": {"layernorm": {"norm": "layernorm"}}, "train": train, "seeds": 2, "noise": True})
+    heard: list[Heard] = []
+    results = run(read, tmp_path, watch=heard.append)
+    ready = prepare(read)
+    assert left(ready.plan, tmp_path / "runs") == []
+    gone = next(news.job for news in heard if news.job.role == role and news.job.variant == "base")
+    (tmp_path / "runs" / gone.key / "result.json").unlink()
+    todo = left(ready.plan, tmp_path / "runs")
+    assert len(todo) == waiting
+    assert gone in todo
+    assert run(read, tmp_path) == results
+    assert left(ready.plan, tmp_path / "runs") == []
+
+
+def test_an_interrupt_says_how_many_runs_are_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, calls = launch.perform, []
+
+    def interrupted(job: Job, *args: Any, **more: Any) -> Any:
+        calls.append(job)
+        if len(calls) in (1, 3):
+            raise KeyboardInterrupt
+        return plain(job, *args, **more)
+
+    monkeypatch.setattr(launch, "perform", interrupted)
+    for through in ("no run is through", "1 of 2 runs are through"):
+        done = CliRunner().invoke(app, ["ablate", written(tmp_path), "--out", str(tmp_path / "out")])
+        assert done.exit_code == 130
+        assert f"interrupted: {through}; the same command goes on where it was\n" in done.stderr
+
+
+def test_an_interrupt_of_a_training_says_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"model": BASE, "data": EXPERIMENT["data"], "train": EXPERIMENT["train"]}
+    (tmp_path / "t.yaml").write_text(json.dumps(given))
+    plain = Updater.step
+
+    def interrupted(self: Updater, batch: Any, step: int) -> Any:
+        if step == 2:
+            raise KeyboardInterrupt
+        return plain(self, batch, step)
+
+    monkeypatch.setattr(Updater, "step", interrupted)
+    done = CliRunner().invoke(app, ["train", str(tmp_path / "t.yaml"), "--out", str(tmp_path / "out")])
+    assert done.exit_code == 130
+    assert "interrupted: at step 2 of 4; the same command goes on, from the last checkpoint if there is one\n" in done.stderr
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["ctrl-c", "the first process"])
+def test_an_interrupt_of_an_experiment_in_processes_ends_its_runs_and_says_one_thing(whole: bool, tmp_path: Path) -> None:
+    long = {**EXPERIMENT["train"], "tokens": 50_000_000}  # for hours
+    arguments = ["ablate", written(tmp_path, train=long), "--launcher", "processes", "--workers", "2", "--out", str(tmp_path / "out")]
+    child = subprocess.Popen(
+        [sys.executable, "-m", "llamazoo", *arguments],
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    until = time.monotonic() + 120
+    while len(list(tmp_path.glob("out/runs/*/metrics.jsonl"))) < 2 and child.poll() is None and time.monotonic() < until:
+        time.sleep(0.05)
+    (os.killpg if whole else os.kill)(child.pid, signal.SIGINT)
+    _, told = child.communicate(timeout=120)
+    assert child.returncode == 130, told
+    assert "interrupted: no run is through; the same command goes on where it was\n" in told
+    assert "Traceback" not in told
+    assert len(list(tmp_path.glob("out/runs/*/checkpoints/step-*"))) == 2, "each leaves a checkpoint"
+    while time.monotonic() < until + 60:
+        try:
+            os.killpg(child.pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.05)
+    pytest.fail("somebody is left")
 
 
 def test_the_time_is_told_for_as_many_at_once_as_there_will_be(monkeypatch: pytest.MonkeyPatch) -> None:

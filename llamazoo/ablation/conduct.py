@@ -3,6 +3,7 @@
 import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from llamazoo.data.example import DataSet
 from llamazoo.parts import registry_with
 from llamazoo.registry import Registry
 
-__all__ = ["Heard", "run"]
+__all__ = ["RUNS", "Heard", "run"]
 
 RUNS, RESULTS, TIMINGS = "runs", "results.json", "timings.json"
 
@@ -41,6 +42,8 @@ class Heard:
     job: Job
     finished: int
     of: int
+    in_all: int
+    """How many runs the experiment has, of all stages."""
 
 
 @dataclass(frozen=True)
@@ -82,10 +85,11 @@ def run(
 
     def through(jobs: Sequence[Job]) -> Ran:
         found: dict[int, Done] = {}
-        for number, done in ready.launcher(jobs, asked):
-            found[number] = done
-            if watch is not None:
-                watch(Heard(jobs[number], len(found), len(jobs)))
+        with closing(ready.launcher(jobs, asked)) as running:  # so that an interrupt of the watcher ends the runs too
+            for number, done in running:
+                found[number] = done
+                if watch is not None:
+                    watch(Heard(jobs[number], len(found), len(jobs), len(ready.jobs)))
         ordered = [(job, found[number]) for number, job in enumerate(jobs)]
         return Ran(
             [run_of(job, done) for job, done in ordered],

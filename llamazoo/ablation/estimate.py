@@ -21,14 +21,25 @@ FORWARD = 1 / 3  # of a training step's time
 
 
 def seconds_of(jobs: Sequence[Job], data: Mapping[str | None, DataSet], registry: Registry | None = None) -> list[float]:
-    """Seconds that each job will take on this machine when nothing else runs: roughly, and without the time to compile."""
+    """Seconds that each job will take on this machine when nothing else runs: roughly, and without the time to compile.
+
+    An error, be it of a stranger's part, carries a note that says in which model it came.
+    """
     known: dict[tuple[str, str | None], float] = {}
     with as_usual():
         for job in jobs:
             key = job.variant, job.probe
             if key not in known:
-                known[key] = _per_token(job, data[job.probe], registry)
+                known[key] = _noted(job, data[job.probe], registry)
     return [known[job.variant, job.probe] * _tokens(job, data[job.probe]) for job in jobs]
+
+
+def _noted(job: Job, data: DataSet, registry: Registry | None) -> float:
+    try:
+        return _per_token(job, data, registry)
+    except Exception as error:
+        error.add_note(f"in the first steps of {job.variant!r}{f' on {job.probe}' if job.probe else ''}")
+        raise
 
 
 def _per_token(job: Job, data: DataSet, registry: Registry | None) -> float:

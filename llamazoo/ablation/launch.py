@@ -12,15 +12,19 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import forkserver
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import NamedTuple
 
 from llamazoo.ablation.plan import Job
 from llamazoo.ablation.work import Done, perform
 from llamazoo.build import build_model
+from llamazoo.contract.blame import within_part
 from llamazoo.data.example import DataSet
 from llamazoo.errors import TrainingError, UnknownComponentError, UnsupportedError
 from llamazoo.extras import optional
@@ -48,13 +52,15 @@ class Launch(NamedTuple):
     """Python files of components, which every process reads."""
 
 
-Launcher = Callable[[Sequence[Job], Launch], Iterator[tuple[int, Done]]]
+Launcher = Callable[[Sequence[Job], Launch], Generator[tuple[int, Done], None, None]]
 
 
 def launcher_of(name: str) -> Launcher:
-    """The launcher of that name. Raises UnsupportedError."""
+    """The launcher of that name. Raises UnsupportedError, if what it needs is not installed too."""
     if name not in LAUNCHERS:
         raise UnsupportedError(f"there is no launcher {name!r}; {nearest(name, LAUNCHERS)}known: {', '.join(LAUNCHERS)}")
+    if name == "ray":
+        optional("ray", "ray")
     return LAUNCHERS[name]
 
 
@@ -84,23 +90,29 @@ def check_found_elsewhere(jobs: Sequence[Job], parts: tuple[Path, ...]) -> None:
             )
 
 
-def sequential(jobs: Sequence[Job], launch: Launch) -> Iterator[tuple[int, Done]]:
+def sequential(jobs: Sequence[Job], launch: Launch) -> Generator[tuple[int, Done], None, None]:
     """One run after the other, here."""
     for number, job in enumerate(jobs):
         yield number, perform(job, launch.folder, launch.data[job.probe], registry=launch.registry)
 
 
-def processes(jobs: Sequence[Job], launch: Launch) -> Iterator[tuple[int, Done]]:
+def processes(jobs: Sequence[Job], launch: Launch) -> Generator[tuple[int, Done], None, None]:
     """Several processes of this machine, each of which does one run after the other."""
     if not jobs:
         return
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])  # torch is imported once, and not by each of them
-    with ProcessPoolExecutor(at_once("processes", jobs, launch.workers), mp_context=context, initializer=_follow) as pool:
+    with _without_interrupts():  # it passes on that they are ignored to all that it starts
+        forkserver.ensure_running()
+    first = context.Process(target=os.getpid)  # when it is through, torch is imported; an interrupt until then leaves nobody half-made
+    first.start()
+    first.join()
+    stop = context.Event()
+    with ProcessPoolExecutor(at_once("processes", jobs, launch.workers), context, initializer=_follow, initargs=(stop,)) as pool:
         waiting: dict[Future[Done], int] = {}
-        for number, job in enumerate(jobs):
-            waiting[pool.submit(_apart, job, launch._replace(registry=None))] = number
         try:
+            for number, job in enumerate(jobs):
+                waiting[pool.submit(_apart, job, launch._replace(registry=None))] = number
             while waiting:
                 for future in wait(waiting, return_when=FIRST_COMPLETED).done:
                     number = waiting.pop(future)
@@ -109,11 +121,14 @@ def processes(jobs: Sequence[Job], launch: Launch) -> Iterator[tuple[int, Done]]
             raise TrainingError(
                 "the process of a run died, killed perhaps for want of memory; what is finished is kept, so run the experiment again"
             ) from None
+        except BaseException:  # an interrupt, or an error: the runs that are under way leave a checkpoint, and nobody waits for them
+            stop.set()
+            raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def ray(jobs: Sequence[Job], launch: Launch) -> Iterator[tuple[int, Done]]:
+def ray(jobs: Sequence[Job], launch: Launch) -> Generator[tuple[int, Done], None, None]:
     """A Ray cluster: the one at RAY_ADDRESS, or one on this machine. Moritz et al. 2018."""
     if not jobs:
         return
@@ -155,6 +170,7 @@ def _apart(job: Job, launch: Launch) -> Done:
             raise TrainingError(f"a run of {job.variant!r} cannot begin, since the code has changed: {changed}; run the experiment again")
         return perform(job, launch.folder, launch.data[job.probe], registry=registry)
     except Exception as error:
+        error.__traceback__ = within_part(error.__traceback__) or error.__traceback__
         carried = _carried(error)
         if carried is error:
             raise
@@ -191,18 +207,36 @@ def _carried(error: Exception) -> Exception:
     return told
 
 
-def _follow() -> None:
-    """End this process when the one that started it is gone, however that died: a run that is under way leaves a checkpoint."""
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Ctrl-C is ignored while the block runs; only the main thread can see to that."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _follow(stop: Event) -> None:
+    """End this process when the one that started it says so, or is gone, however that died: a run that is under way leaves a checkpoint.
+
+    An interrupt is for the one that started it.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
 
-    def leave() -> None:
-        parent.join()
+    def leave(after: Callable[[], object]) -> None:
+        after()
         while True:  # the first asks a run to end; when it has, the next ends the process
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(1)
 
-    threading.Thread(target=leave, daemon=True).start()
+    for after in (parent.join, stop.wait):
+        threading.Thread(target=leave, args=(after,), daemon=True).start()
 
 
 def _processors() -> int:

@@ -22,7 +22,7 @@ from llamazoo.errors import TrainingError
 from llamazoo.training.code import code_of
 from llamazoo.training.recipe import Recipe
 
-__all__ = ["Choice", "Job", "Plan", "Role", "choose", "plan"]
+__all__ = ["Choice", "Job", "Plan", "Role", "best_rate", "choose", "plan"]
 
 Role = Literal["tuning", "evaluation", "noise", "probe"]
 
@@ -181,11 +181,16 @@ def choose(experiment: Experiment, tuned: Iterable[Run]) -> dict[str, Choice]:
         if each.name == BASE and all(loss is None for line in tried.values() for loss in line):
             told = ", ".join(f"{lr:g}" for lr in rates)
             raise TrainingError(f"the base diverged at every learning rate ({told}): there is nothing to compare with; try lower ones")
-        by_seed = {seed: min(rates, key=lambda lr: _merit(lr, [tried[lr][i]])) for i, seed in enumerate(seeds)}
+        by_seed = {seed: best_rate({lr: tried[lr][i] for lr in rates}) for i, seed in enumerate(seeds)}
         best = min(rates, key=lambda lr: _merit(lr, tried[lr]))
         curve = [LearningRate(lr=lr, losses=line, chosen=list(by_seed.values()).count(lr)) for lr, line in tried.items()]
         chosen[each.name] = Choice(by_seed, best, best in (rates[0], rates[-1]), curve)
     return chosen
+
+
+def best_rate(tried: Mapping[float, float | None]) -> float:
+    """The learning rate that one seed takes, of the losses at the end of its trials; None where one diverged."""
+    return min(sorted(tried), key=lambda lr: _merit(lr, [tried[lr]]))
 
 
 def _losses(tuned: Iterable[Run]) -> dict[tuple[str, float, int], float | None]:

@@ -9,7 +9,9 @@ from rich.console import Console
 
 from llamazoo.ablation import Results, read_experiment
 from llamazoo.ablation import run as run_experiment
+from llamazoo.ablation.conduct import RUNS
 from llamazoo.ablation.estimate import seconds_of
+from llamazoo.ablation.finished import left
 from llamazoo.ablation.launch import LAUNCHERS
 from llamazoo.ablation.prepare import Prepared, prepare
 from llamazoo.ablation.preview import Preview, preview
@@ -18,6 +20,7 @@ from llamazoo.ablation.report.spelling import MINUS, NOTHING
 from llamazoo.ablation.report.tables import effects
 from llamazoo.ablation.results import Variant
 from llamazoo.cli.arguments import AsJson, Device, PartsFiles, overrides
+from llamazoo.cli.at_work import at_work
 from llamazoo.cli.printed import console, counted, print_json, table
 from llamazoo.cli.runs_bar import RunsBar
 from llamazoo.cli.visible import visible
@@ -52,11 +55,14 @@ def run(
     """
     registry = registry_with(parts)
     read = read_experiment(experiment, registry, overrides=overrides(settings, OF_FILE))
-    if dry_run:
-        _preview(prepare(read, launcher=launcher, workers=workers, parts=parts or (), device=device), json)
-        return
     folder = out or Path("ablations") / read.name
-    with RunsBar() as bar:
+    if dry_run:
+        ready = prepare(read, launcher=launcher, workers=workers, parts=parts or (), device=device)
+        with at_work(lambda: "nothing was trained"):
+            _preview(ready, folder, json)
+        return
+    bar = RunsBar()
+    with at_work(bar.stands), bar:
         results = run_experiment(read, folder, launcher=launcher, workers=workers, parts=parts or (), device=device, watch=bar)
     if json:
         print_json(results.model_dump(mode="json"))
@@ -97,16 +103,26 @@ def _loss(variant: Variant) -> str:
     return f"{sum(finished) / len(finished):.4f}" if finished else "diverged"
 
 
-def _preview(ready: Prepared, json: bool) -> None:
-    told = preview(ready.plan)
-    seconds = sum(seconds_of(ready.jobs, ready.data, ready.registry))
+def _preview(ready: Prepared, folder: Path, json: bool) -> None:
+    told, todo = preview(ready.plan), left(ready.plan, folder / RUNS)
+    finished, seconds = told.jobs - len(todo), sum(seconds_of(todo, ready.data, ready.registry))
     if json:
-        print_json({**told.model_dump(mode="json"), "seconds": seconds, "workers": ready.at_once})
+        print_json({**told.model_dump(mode="json"), "finished": finished, "seconds": seconds, "workers": ready.at_once})
         return
-    _print_preview(told, seconds, ready.at_once)
+    _print_preview(told)
+    took = datetime.timedelta(seconds=round(seconds / min(ready.at_once, len(todo) or 1)))
+    time = f"about {took} with {ready.at_once} at once"
+    runs = f"{told.jobs} runs of {counted(told.tokens)} tokens in all"
+    if not finished:
+        ends = f": {time}"
+    elif todo:
+        ends = f", of which {finished} are through already; the other {len(todo)}: {time}"
+    else:
+        ends = ", all of which are through already"
+    console().print(visible(f"{runs}{ends}"))
 
 
-def _print_preview(told: Preview, seconds: float, at_once: int) -> None:
+def _print_preview(told: Preview) -> None:
     out = console()
     numbers = ("parameters", "off", "FLOPs a token", "cache bytes a token")
     grid = table("variant", "matched by", *numbers, right=numbers, whole=("variant",))
@@ -131,5 +147,3 @@ def _print_preview(told: Preview, seconds: float, at_once: int) -> None:
     out.print(stages)
     for warning in told.warnings:
         out.print(visible(f"note: {warning}"), style="yellow")
-    took = datetime.timedelta(seconds=round(seconds / at_once))
-    out.print(f"{told.jobs} runs of {counted(told.tokens)} tokens in all: about {took} with {at_once} at once")

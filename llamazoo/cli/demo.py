@@ -8,6 +8,7 @@ import typer
 
 from llamazoo import ablation
 from llamazoo.build import load_model
+from llamazoo.cli.at_work import at_work
 from llamazoo.cli.convert import convert
 from llamazoo.cli.generate import print_pieces
 from llamazoo.cli.runs_bar import RunsBar
@@ -82,7 +83,8 @@ def _ablate(folder: Path) -> None:
     except UnsupportedError as error:
         typer.echo(visible(f"left out: {error}"))
         return
-    with RunsBar() as bar:
+    bar = RunsBar()
+    with at_work(bar.stands), bar:
         results = run_experiment(EXPERIMENT, folder, launcher="processes", workers=WORKERS, watch=bar)
     for each in results.variants:
         for comparison in each.comparisons:

@@ -43,7 +43,7 @@ COMMANDS = {
     "reference": ("llamazoo.cli.reference:run", "Print the reference of hooks and built-in parts, as Markdown."),
     "doctor": ("llamazoo.cli.doctor:run", "Tell what is installed, what it offers, and what is broken."),
 }
-FAILED = 2
+FAILED, INTERRUPTED = 2, 130
 
 
 def commands() -> tuple[Shelf[Found], Listing]:
@@ -120,6 +120,9 @@ class Commands(TyperGroup):
             if error.errno == errno.EPIPE:  # the reader has gone, which typer knows to be no fault
                 raise
             _tell(f"{error.filename or 'output'}: {error.strerror or error}")
+        except KeyboardInterrupt:
+            typer.echo("interrupted", err=True)
+            raise typer.Exit(INTERRUPTED) from None
         raise typer.Exit(FAILED)
 
 

@@ -9,6 +9,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from llamazoo.build import build_model, save_model
 from llamazoo.cli.arguments import Device, PartsFiles, overrides
+from llamazoo.cli.at_work import at_work
 from llamazoo.cli.printed import console, counted
 from llamazoo.cli.visible import visible
 from llamazoo.data.config import open_data
@@ -51,7 +52,8 @@ def run(
     spec = load_spec(read.model, registry=registry, folder=read.folder)
     model = build_model(spec, weights=weights, device=device_of(device), dtype=training_dtype(spec), registry=registry)
     data = open_data(read.data, folder=read.folder)
-    with Bar() as bar:
+    bar = Bar()
+    with at_work(bar.stands), bar:
         watchers = [bar, *([TensorBoard(out / "tensorboard")] if tensorboard else [])]
         trained = train(model, data, read.train, out, seed=read.seed, watchers=watchers)
     save_model(model, out / MODEL, tokenizer=getattr(data, "tokenizer", None))  # a probe has none
@@ -67,6 +69,7 @@ class Bar(Watcher):
         columns = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}")]
         self.progress = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console(stderr=True))
         self.task = TaskID(0)
+        self.step = self.steps = 0
 
     def __enter__(self) -> "Bar":
         self.progress.start()
@@ -75,12 +78,19 @@ class Bar(Watcher):
     def __exit__(self, *error: object) -> None:
         self.progress.stop()
 
+    def stands(self) -> str:
+        """How far it is, for who interrupts it."""
+        told = f"at step {self.step} of {self.steps}" if self.steps else "before the first step"
+        return f"{told}; the same command goes on, from the last checkpoint if there is one"
+
     def begin(self, step: int, steps: int, points: Sequence[Point]) -> None:
+        self.step, self.steps = step, steps
         self.task = self.progress.add_task("loss", total=steps, completed=step)
         if step:
             self.progress.print(f"resumed at step {step}")
 
     def updated(self, step: int, update: Update, seconds: float) -> None:
+        self.step = step + 1
         self.progress.update(self.task, completed=step + 1, description="no target" if update.loss is None else f"loss {update.loss:.3f}")
 
     def evaluated(self, point: Point) -> None:
