@@ -345,6 +345,16 @@ def test_the_traceback_of_an_error_in_a_part_begins_in_the_part_and_names_the_va
     assert files[-1].endswith("linear.py"), "what the part calls is told"
 
 
+@pytest.mark.parametrize("more", [["--dry-run"], []])
+def test_an_error_in_a_part_before_any_training_names_the_variant_too(more: list[str], tmp_path: Path) -> None:
+    file = norm(tmp_path, "{}['mine']")
+    (tmp_path / "e.yaml").write_text(json.dumps(EXPERIMENT))
+    done = CliRunner().invoke(app, ["ablate", str(tmp_path / "e.yaml"), "--parts", str(file), "--out", str(tmp_path / "out"), *more])
+    assert done.exit_code == 1
+    assert "KeyError: 'mine'\nin the model of 'mine', before it is trained\n" in done.stderr
+    assert re.findall(r'File "(.*?)", line', done.stderr) == [str(file)]
+
+
 @pytest.mark.parametrize("dry", [True, False])
 def test_an_error_of_our_own_has_all_of_its_traceback(dry: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> None:

@@ -21,7 +21,18 @@ TOLERANCE = 1e-3  # of the largest logit; what is seen moves logits by far more,
 
 
 def sees_too_much(job: Job, registry: Registry | None = None) -> str | None:
-    """What the model of a job sees that it must not, or None; found by changing that, with the weights that the job begins with."""
+    """What the model of a job sees that it must not, or None; found by changing that, with the weights that the job begins with.
+
+    An error, be it of a stranger's part, carries a note that says in which model it came.
+    """
+    try:
+        return _found(job, registry)
+    except Exception as error:
+        error.add_note(f"in the model of {job.variant!r}, before it is trained")
+        raise
+
+
+def _found(job: Job, registry: Registry | None) -> str | None:
     here = job if job.device in devices() else job.model_copy(update={"device": "cpu"})  # Ray's machines may have what this one lacks
     with as_usual(), pinned(here.recipe, torch.device(here.device), 0), torch.no_grad():
         model = fresh_model(here, registry).eval()

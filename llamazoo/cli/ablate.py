@@ -57,9 +57,8 @@ def run(
     read = read_experiment(experiment, registry, overrides=overrides(settings, OF_FILE))
     folder = out or Path("ablations") / read.name
     if dry_run:
-        ready = prepare(read, launcher=launcher, workers=workers, parts=parts or (), device=device)
         with at_work(lambda: "nothing was trained"):
-            _preview(ready, folder, json)
+            _preview(prepare(read, launcher=launcher, workers=workers, parts=parts or (), device=device), folder, json)
         return
     bar = RunsBar()
     with at_work(bar.stands), bar:
