@@ -9,7 +9,7 @@ from torch import nn
 from llamazoo.contract.component import Component, Part
 from llamazoo.decoder import Decoder
 from llamazoo.device import device_memory
-from llamazoo.errors import InputError, ResourceLimitError
+from llamazoo.errors import InputError, PluginError, ResourceLimitError
 from llamazoo.spec.architecture import ArchitectureSpec
 
 __all__ = ["Description", "check_budget", "describe", "dtype_of", "parse_bytes", "readable"]
@@ -35,6 +35,7 @@ class Description:
     flops_per_token: int  # forward, for a token that sees max_seq_len / 2 others
     layers: list[tuple[int, str, int]]  # per kind of layer: how many, what of, parameters of one
     dtype: torch.dtype
+    beyond_parameters: int = 0  # that only texts longer than a given length would use; among the parameters
 
 
 def dtype_of(spec: ArchitectureSpec, dtype: torch.dtype | None = None) -> torch.dtype:
@@ -45,8 +46,12 @@ def dtype_of(spec: ArchitectureSpec, dtype: torch.dtype | None = None) -> torch.
     return found
 
 
-def describe(spec: ArchitectureSpec, dtype: torch.dtype | None = None) -> Description:
-    """Count what a model of this spec would hold and do; allocates nothing, and builds one layer of each sort."""
+def describe(spec: ArchitectureSpec, dtype: torch.dtype | None = None, *, length: int | None = None) -> Description:
+    """Count what a model of this spec would hold and do; allocates nothing, and builds one layer of each sort.
+
+    With a `length`, in tokens, it is told too how many of the parameters texts of that length leave without a gradient, as the rows
+    of a table of positions that they do not reach. Raises PluginError for a part that says so of more parameters than it has.
+    """
     dtype = dtype_of(spec, dtype)
     counts = dict(spec.sorts())  # the first layer of each sort, and how many there are
     try:
@@ -61,6 +66,10 @@ def describe(spec: ArchitectureSpec, dtype: torch.dtype | None = None) -> Descri
         count_in(model) - count_in(model.blocks) + sum(count * count_in(block) for count, block in blocks) for count_in in (_numel, _held)
     )
     idle = sum(count * _idle(block) for count, block in blocks)
+    beyond = 0
+    if length is not None:
+        beyond = sum(_beyond(part, length) for name, part in model.named_children() if name != "blocks")
+        beyond += sum(count * _beyond(block, length) for count, block in blocks)
     context = spec.max_seq_len // 2
     flops = sum(_flops(part, context) for name, part in model.named_children() if name != "blocks")
     flops += sum(count * _flops(block, context) for count, block in blocks)
@@ -75,6 +84,7 @@ def describe(spec: ArchitectureSpec, dtype: torch.dtype | None = None) -> Descri
         flops_per_token=flops,
         layers=[(count, _story(spec, number), _numel(block)) for (number, count), (_, block) in zip(counts.items(), blocks, strict=True)],
         dtype=dtype,
+        beyond_parameters=beyond,
     )
 
 
@@ -90,6 +100,18 @@ def _held(module: nn.Module) -> int:
 
 def _idle(module: nn.Module) -> int:
     return sum(m.idle_parameters() for m in module.modules() if isinstance(m, Component))
+
+
+def _beyond(module: nn.Module, length: int) -> int:
+    found = 0
+    for part in module.modules():
+        if isinstance(part, Component):
+            told = part.beyond(length)
+            own = sum(p.numel() for inside in part.owned_modules() for p in inside.parameters(recurse=False) if p.requires_grad)
+            if not 0 <= told <= own:
+                raise PluginError(f"the {part.kind} {part.name!r}: beyond({length}) is {told}, of {own} parameters; say how many of them")
+            found += told
+    return found
 
 
 def _flops(module: nn.Module, context: int) -> int:

@@ -811,6 +811,26 @@ class WavesOfTheWidth(Waves):
         return self.waves(positions, positions.new_full((), positions.shape[1]), dtype)
 
 
+@caught_by("gradients")
+class Claims(llamazoo.Norm):
+    """A gain that is said to be for longer texts only, and so would not count where sizes are matched."""
+
+    name = "claims"
+
+    def __init__(self, options: ComponentOptions, site: Site) -> None:
+        super().__init__(options, site)
+        self.weight = llamazoo.parameter(site.dim)
+
+    def reset(self, draw: llamazoo.Draw) -> None:
+        draw.ones(self.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight.to(x.dtype)
+
+    def beyond(self, length: int) -> int:
+        return self.weight.numel()
+
+
 @caught_by("dtypes")
 class HalfLogits(llamazoo.Head):
     """Logits in the number type of the features: in bfloat16 many tokens are equally likely."""

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from counting import SPEC
 from torch import Tensor, nn
 
 import llamazoo
@@ -77,6 +78,31 @@ def test_parameters_count_all_experts_and_operations_the_chosen_ones() -> None:
     variant = llamazoo.load_spec(base, {"feed_forward": {"type": "experts", "n_experts": 8, "top_k": 2}})
     by_size, by_work = match(base, variant, "parameters")[1].value, match(base, variant, "flops")[1].value
     assert (by_size, by_work) == (11008 // 8, 11008 // 2)
+
+
+def test_positions_that_training_never_reaches_are_not_counted() -> None:
+    """A table for 512 tokens, of which texts of 128 use a quarter, is not paid for with the feed-forward."""
+    base = llamazoo.load_spec("llama-tiny", {"max_seq_len": 512, "dim": 64, "hidden_dim": 176, "n_heads": 4, "n_kv_heads": 4})
+    written = llamazoo.load_spec(base, {"position": "learned"})
+    spec, matched = match(base, written, "parameters", 128)
+    short = match(base, llamazoo.load_spec(written, {"max_seq_len": 128}), "parameters", 128)
+    assert (matched.beyond, short[1].beyond) == (384 * 64, 0)
+    assert (matched.value, matched.found) == (short[1].value, short[1].found)
+    assert llamazoo.describe(spec).parameters == matched.found + matched.beyond
+    assert match(base, written, "parameters")[1].beyond == 0, "at its whole context"
+    assert match(base, written, "flops", 128)[1].beyond == 0, "operations know of no table"
+    assert match(base, written, "none", 128)[1].found == llamazoo.describe(written).parameters - 384 * 64
+
+
+@pytest.mark.parametrize("length", [2, 3, 12, 40])
+@pytest.mark.parametrize("position", ["learned", {"type": "t5", "buckets": 8, "max_distance": 20}], ids=["learned", "t5"])
+def test_what_is_beyond_a_length_is_what_gets_no_gradient_at_that_length(position: Any, length: int) -> None:
+    model = llamazoo.build_model({**SPEC, "max_seq_len": 40, "position": position})
+    tokens = torch.randint(0, 11, (64, length), generator=torch.Generator().manual_seed(0))
+    model.loss(tokens, (3 * tokens + 1) % 11).backward()
+    (part,) = (each for each in model.modules() if isinstance(each, llamazoo.Position))
+    reached = int((part.weight.grad != 0).any(1).sum())
+    assert part.beyond(length) == (len(part.weight) - reached) * part.weight.shape[1]
 
 
 def test_without_matching_a_variant_stays_as_it_is_and_is_told_by_how_much_it_is_off() -> None:
@@ -195,6 +221,22 @@ REGISTRY = llamazoo.default_registry().extended(Plain, Rounded, Picky, Open, Squ
 def matched_to(base: llamazoo.ArchitectureSpec | str, **changes: Any) -> Any:
     base = llamazoo.load_spec(base, registry=REGISTRY)
     return match(base, llamazoo.load_spec(base, changes, registry=REGISTRY))[1]
+
+
+class Greedy(Plain):
+    """Says that it has more parameters for longer texts than it has at all."""
+
+    name = "greedy"
+
+    def beyond(self, length: int) -> int:
+        return self.w.weight.numel() + 1
+
+
+def test_a_part_that_leaves_out_more_parameters_than_it_has_is_refused() -> None:
+    spec = llamazoo.load_spec("llama-tiny", {"feed_forward": "greedy"}, registry=REGISTRY.extended(Greedy))
+    assert llamazoo.describe(spec).beyond_parameters == 0, "nobody asked"
+    with pytest.raises(llamazoo.PluginError, match=r"the feed_forward 'greedy': beyond\(128\) is 16385, of 16384 parameters; say how many"):
+        llamazoo.describe(spec, length=128)
 
 
 def test_a_feed_forward_without_a_width_is_refused_with_both_sizes() -> None:

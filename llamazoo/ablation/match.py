@@ -29,14 +29,16 @@ def match(
 ) -> tuple[ArchitectureSpec, Matched]:
     """The variant with feed-forwards of such a width that its size is within 0.5 % of the base's, and how that was done.
 
-    Sizes are trainable parameters, all experts counted, or operations for one token at `seq_len` tokens (unless given, at the whole
-    context), of experts only the chosen ones: forward, as `describe` counts them, of which a training step takes three times as many.
+    Sizes are trainable parameters, all experts counted, without those that only texts longer than `seq_len` would use: they would get no
+    gradient. Or they are operations for one token at `seq_len` tokens (unless given, at the whole context), of experts only the chosen
+    ones: forward, as `describe` counts them, of which a training step takes three times as many.
     A variant that is near enough already stays as it is. The width is the spec's `hidden_dim`, or what its feed-forwards have set for
     themselves, all of those in proportion. Raises SpecError where no width will do, with both sizes and the reason.
     """
     target, found = (size_of(spec, what, seq_len) for spec in (base, variant))
     if what == "none" or _near(found, target):
-        return variant, Matched(what=what, target=target, found=found, off=_off(found, target))
+        beyond = _beyond(variant, what, seq_len)
+        return variant, Matched(what=what, target=target, found=found, off=_off(found, target), beyond=beyond)
     told = _Told(what, seq_len, target)
     widths = _Widths.of(variant, lambda spec: size_of(spec, what, seq_len))
     if widths is None:
@@ -48,8 +50,9 @@ def match(
         sizes = {n: widths.size(spec) for n, spec in built.items()}
         best = min(sizes, key=lambda n: abs(sizes[n] - target), default=None)
         if best is not None and _near(sizes[best], target):
-            off = _off(sizes[best], target)
-            return built[best], Matched(what=what, field=widths.field, value=best, target=target, found=sizes[best], off=off)
+            off, beyond = _off(sizes[best], target), _beyond(built[best], what, seq_len)
+            size = {"target": target, "found": sizes[best], "beyond": beyond}
+            return built[best], Matched(what=what, field=widths.field, value=best, off=off, **size)
     if low == high == 1:
         raise told.refusal(found, f"and with {widths.field} 1, the smallest, still {told(widths.sized(1))}")
     near = min((low, high), key=lambda n: abs(widths.sized(n) - target))
@@ -57,11 +60,17 @@ def match(
 
 
 def size_of(spec: ArchitectureSpec, what: Measure, seq_len: int | None = None) -> int:
-    """Trainable parameters (for `none` too), or operations for one token at `seq_len` tokens, forward."""
+    """Trainable parameters that texts of `seq_len` tokens use (for `none` too), or operations for one token at that length, forward."""
     if what != "flops":
-        return describe(spec).parameters
+        counted = describe(spec, length=seq_len)
+        return counted.parameters - counted.beyond_parameters
     here = seq_len is None or seq_len == spec.max_seq_len
     return describe(spec if here else load_spec(spec, {"max_seq_len": seq_len}, registry=spec.registry)).flops_per_token
+
+
+def _beyond(spec: ArchitectureSpec, what: Measure, seq_len: int | None) -> int:
+    """Parameters beside those that `size_of` counts; among operations there are none."""
+    return 0 if what == "flops" else describe(spec, length=seq_len).beyond_parameters
 
 
 def _off(found: int, target: int) -> float:

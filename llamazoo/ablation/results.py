@@ -90,6 +90,8 @@ class Matched(Record):
     found: int
     off: float
     """(found - target) / target."""
+    beyond: int = 0
+    """Parameters that only texts longer than the trained length would use, and so get no gradient: they are not counted in `found`."""
 
 
 class Costs(Record):
@@ -236,13 +238,13 @@ class Results(Record):
 
 
 class Timing(Record):
-    """What one variant took, as the median over its runs; on a shared machine a hint, no more."""
+    """What one variant took, as the median over its evaluation runs; on a shared machine a hint, no more."""
 
     train_tokens_per_second: float | None
     decode_tokens_per_second: float | None
     peak_memory_bytes: int | None
     seconds: float
-    """All runs together."""
+    """All runs together, trials and probes too."""
 
 
 class Timings(Record):

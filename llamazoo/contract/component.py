@@ -164,6 +164,13 @@ class Component(nn.Module):
         """How many of its parameters the computation of one token leaves aside, parts inside not counted; by default none."""
         return 0
 
+    def beyond(self, length: int) -> int:
+        """How many of its parameters only texts of more than `length` tokens would use, parts inside not counted; by default none.
+
+        Such as the rows of a table of positions: where training ends at that length, no gradient reaches them.
+        """
+        return 0
+
     def facts(self) -> list[str]:
         """What a drawing says of this part below its name, in short phrases; by default, what is not as usual in its options."""
         return self.unusual()

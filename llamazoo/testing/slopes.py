@@ -37,8 +37,23 @@ def gradients(of: Subject) -> Iterator[Finding]:
             )
         else:
             slopes[name] = slope
+    yield from _beyond(of, model)
     with torch.no_grad():
         yield from _differences(of, model, tokens, {name: learned[name] for name in slopes}, slopes)
+
+
+def _beyond(of: Subject, model: Decoder) -> Iterator[Finding]:
+    """No more parameters are said to be for longer texts only than those without a gradient."""
+    for path, part in of.instances(model).items():
+        own = [p for inside in part.owned_modules() for p in inside.parameters(recurse=False) if p.requires_grad]
+        told, without = part.beyond(LENGTH), sum(p.numel() if p.grad is None else int((p.grad == 0).sum()) for p in own)
+        if not 0 <= told <= without:
+            yield Finding(
+                f"asked {path} for beyond({LENGTH}), and took the gradient of a loss on texts of {LENGTH} tokens",
+                f"from 0 to {without}, the parameters that no gradient reached",
+                str(told),
+                "beyond() counts what shorter texts use too: it is of this component alone, and of texts of more than `length` tokens",
+            )
 
 
 def _unreached(name: str, found: str, cause: str) -> Finding:

@@ -100,8 +100,13 @@ def matching(results: Results) -> Table:
     for variant in results.variants:
         m = variant.matched
         solved = f"{m.field} = {m.value:,}" if m.field is not None and m.value is not None else "as it is"
-        rows.append((variant.name, m.what, solved, f"{m.target:,}", f"{m.found:,}", f"{100 * m.off:+.2f} %".replace("-", "−")))
-    return _table("Sizes", ("variant", "matched in", "solved for", "target", "found", "off by"), rows, (0, 1, 2))
+        rows.append([variant.name, m.what, solved, f"{m.target:,}", f"{m.found:,}", f"{100 * m.off:+.2f} %".replace("-", "−")])
+    head = ["variant", "matched in", "solved for", "target", "found", "off by"]
+    if any(variant.matched.beyond for variant in results.variants):
+        head.append("besides, for longer texts only")
+        for row, variant in zip(rows, results.variants, strict=True):
+            row.append(f"{variant.matched.beyond:,}")
+    return _table("Sizes", head, rows, (0, 1, 2))
 
 
 def costs(results: Results, timings: Timings | None) -> Table:

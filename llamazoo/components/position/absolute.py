@@ -36,6 +36,10 @@ class Learned(Position):
     def flops(self, context: int) -> int:
         return 0
 
+    def beyond(self, length: int) -> int:
+        rows, dim = self.weight.shape
+        return max(0, rows - length) * dim
+
 
 class Sinusoidal(Position):
     """Sines in the even features, cosines in the odd, of position * base^(-2i/d). Vaswani et al. 2017, section 3.5."""

@@ -87,12 +87,19 @@ class T5(Position):
         draw.normal(self.weight)
 
     def bias(self, q_order: Tensor, k_order: Tensor) -> Tensor:  # [b h t s]
-        distance = (q_order[:, :, None] - k_order[:, None, :]).clamp(min=0)
+        bucket = self._bucket((q_order[:, :, None] - k_order[:, None, :]).clamp(min=0))
+        return as_wide_as_float32(F.embedding(bucket, self.weight)).permute(0, 3, 1, 2)
+
+    def _bucket(self, distance: Tensor) -> Tensor:
         wide = at_least_float32(self.weight.dtype)
         ratio = distance.clamp(min=1).to(wide) / self.single
         far = self.single + (ratio.log() / math.log(self.max_distance / self.single) * self.single).long()
-        bucket = torch.where(distance < self.single, distance, far.clamp(max=2 * self.single - 1))
-        return as_wide_as_float32(F.embedding(bucket, self.weight)).permute(0, 3, 1, 2)
+        return torch.where(distance < self.single, distance, far.clamp(max=2 * self.single - 1))
 
     def flops(self, context: int) -> int:
         return 0
+
+    def beyond(self, length: int) -> int:
+        """The biases of buckets that begin past the longest distance."""
+        farthest = int(self._bucket(torch.tensor(max(0, length - 1))))
+        return (2 * self.single - 1 - farthest) * self.weight.shape[1]
