@@ -1,6 +1,7 @@
 """An experiment as a whole: what is run, that nothing is run twice, and that a result does not depend on how it came about."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -101,6 +102,28 @@ def test_a_pair_of_equal_seed_sees_the_same_examples_and_starts_from_equal_value
     again, named = (results.variant(name).comparisons[0] for name in ("again", "named"))
     assert max(map(abs, named.differences)) < 1e-4
     assert min(map(abs, again.differences)) > 1e-4
+
+
+def test_a_variant_that_computes_the_same_is_no_different_and_equal_answers_alone_are_no_evidence(tmp_path: Path) -> None:
+    """Trained on so little, all guess one token: accuracies of a stranger are equal too, losses are not."""
+    variants = {"same": {"norm": {"type": "rmsnorm", "eps": 1e-5}}, "other": {"norm": "layernorm"}}
+    eps = math.nextafter(1e-5, 1)  # in float32 the same, in the spec another
+    base = {**BASE, "norm": {"type": "rmsnorm", "eps": eps}, "init": {"std": 1e-4}}
+    train = {**EXPERIMENT["train"], "tokens": 256, "lr": 1e-9}
+    found = run({**EXPERIMENT, "base": base, "variants": variants, "train": train, "outcomes": ["accuracy"]}, tmp_path)
+    same, other = (found.variant(name).comparisons[0] for name in variants)
+    assert (same.mean, same.verdict) == (0.0, "no difference shown")
+    assert same.sentence.startswith("no difference shown: the same as the base in both")
+    assert (other.mean, other.verdict) == (0.0, "too few seeds")
+    assert "though the two do not compute the same" in other.sentence
+
+
+def test_results_tell_how_much_of_the_split_they_are_measured_on(tmp_path: Path) -> None:
+    given = {**SHORT, "seeds": 1, "noise": False, "probes": {"again": {**EXPERIMENT["data"], "length": 6}}, "outcomes": ["loss"]}
+    data = run(given, tmp_path).data
+    assert (data["evaluated documents"], data["evaluated tokens"]) == (16, 16 * 4)
+    assert data["again: evaluated documents"] == 16
+    assert "evaluated documents" in (tmp_path / "report.html").read_text()
 
 
 def test_all_launchers_find_the_same(tmp_path: Path) -> None:

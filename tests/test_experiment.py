@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 import llamazoo
+from llamazoo.ablation.cautions import divided
 from llamazoo.ablation.experiment import Experiment, check_vocabulary, read_experiment
 from llamazoo.ablation.factors import combinations_of
 from llamazoo.ablation.match import TOLERANCE
@@ -17,6 +19,8 @@ from llamazoo.ablation.outcomes import at_length, better, length_of, on_probe, p
 from llamazoo.ablation.plan import Choice, Job, choose, plan
 from llamazoo.ablation.preview import Preview, preview
 from llamazoo.ablation.results import Run
+from llamazoo.ablation.timing import timings_of
+from llamazoo.ablation.work import RunTiming
 from llamazoo.errors import TrainingError
 from llamazoo.spec.differences import differences
 from llamazoo.spec.patch import merge
@@ -511,6 +515,50 @@ def test_the_preview_warns_of_what_the_results_cannot_say() -> None:
     assert found[3] == "sizes are not matched: gelu -20.7%"
 
 
+def test_few_documents_that_a_loss_is_measured_on_are_warned_of_and_ten_are_not() -> None:
+    made = plan(read())
+    assert preview(made, 10).warnings == preview(made).warnings == []
+    (few,) = preview(made, 9).warnings
+    assert few.startswith("the loss is measured on 9 held-out documents: a difference may be theirs alone; give more data")
+    assert "on 1 held-out document:" in preview(made, 1).warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("shares", "groups"),
+    [
+        ([1.0, 0.2, 0.99, 1.0, 0.21], ([0.2, 0.21], [0.99, 1.0, 1.0])),
+        ([0.85, 1.0], ([0.85], [1.0])),
+        ([0.95, 1.0], None),
+        ([0.3, 0.5, 0.7, 0.9], None),
+        ([0.2, 0.5, 0.9], None),
+        ([1.0, 1.0], None),
+        ([0.4], None),
+        ([], None),
+    ],
+)
+def test_accuracies_are_divided_where_a_gap_is_wide_and_wider_than_all_else(shares: list[float], groups: Any) -> None:
+    assert divided(shares) == groups
+
+
+# What it took
+
+
+def test_speeds_and_memory_are_of_evaluations_on_the_data_and_seconds_of_all_runs() -> None:
+    """The base has noise runs, and probes are of another length: medians over all would compare different mixtures."""
+    made = plan(read({"probes": {"recall": RECALL}}))
+    figures = (
+        {"train_tokens_per_second": v, "decode_tokens_per_second": v, "peak_memory_bytes": int(v), "seconds": v} for v in (9.0, 90.0)
+    )
+    slow, quick = (RunTiming(**each) for each in figures)
+    timed = [(job, slow if job.role == "evaluation" else quick) for job in made.all_jobs()]
+    found = timings_of(timed, made.candidates).variants
+    for name, timing in found.items():
+        assert (timing.train_tokens_per_second, timing.decode_tokens_per_second, timing.peak_memory_bytes) == (9.0, 9.0, 9)
+        roles = Counter(job.role for job, _ in timed if job.variant == name)
+        assert timing.seconds == 9.0 * 5 + 90.0 * (roles.total() - 5)
+    assert found["base"].seconds > found["gelu"].seconds
+
+
 # The page
 
 
@@ -518,7 +566,7 @@ def test_the_experiments_of_the_page_are_read() -> None:
     page = (Path(__file__).parents[1] / "docs" / "ablation.md").read_text()
     section = page.split("## The experiment file\n", 1)[1].split("\n## ", 1)[0]
     example, again, grid = (read_yaml(block) for block in re.findall(r"^```yaml\n(.*?)^```", section, re.DOTALL | re.MULTILINE))
-    assert [each.matched.value for each in read_experiment(example).candidates] == [None, None, 312, 528]
+    assert [each.matched.value for each in read_experiment(example).candidates] == [None, None, 328, 528]
     assert len(read_experiment({**example, **again}).candidates) == 2
     assert len(with_factors(grid["factors"], fraction=grid["fraction"]).candidates) == 4
     assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == list(Experiment.model_fields)

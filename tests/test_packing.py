@@ -90,6 +90,15 @@ def test_segments_number_the_documents_of_an_example_from_nought(seq_len: int) -
         assert bool((inside == (segments[1:] == segments[:-1])).all())
 
 
+@pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
+@pytest.mark.parametrize("seq_len", [1, 3, 8])
+def test_in_validation_a_document_has_one_number_wherever_it_is_met_and_no_other_has_it(lengths: list[int], seq_len: int) -> None:
+    examples = OnePass(Numbered(lengths), seq_len)
+    tokens, _, segments = (each[: sum(lengths)] for each in flat(examples, len(examples)))
+    pairs = set(zip((tokens // 100).tolist(), segments.tolist(), strict=True))
+    assert len(pairs) == len({document for document, _ in pairs}) == len({number for _, number in pairs}) == len(lengths)
+
+
 def test_an_epochs_order_is_its_own_and_follows_from_the_seed() -> None:
     documents = Numbered([1] * 50)
     first, again, other = (flat(Endless(documents, 10, seed), 10).tokens.tolist() for seed in (7, 7, 8))

@@ -12,6 +12,7 @@ from llamazoo.data.config import PROBES, SOURCES, read_data
 from llamazoo.data.example import IGNORED, Example
 from llamazoo.data.probes.probe import PADDING, Probe
 from llamazoo.errors import DataError, SpecError
+from llamazoo.training.evaluate import evaluated
 
 NAMES = [each.model_fields["source"].default for each in PROBES]
 
@@ -114,11 +115,11 @@ def test_every_answer_follows_from_the_tokens_and_no_other_is_due(name: str, opt
         for task in range(tasks):
             stretch = slice(task * length, (task + 1) * length)
             assert SOLVERS[name](chosen, tokens[stretch].tolist()) == targets[stretch].tolist()
-            assert set(segments[stretch].tolist()) == {task}
+            assert set((segments[stretch] - segments[0]).tolist()) == {task}
         rest = slice(tasks * length, None)
         assert bool((tokens[rest] == PADDING).all())
         assert bool((targets[rest] == IGNORED).all())
-        assert tasks not in segments[: tasks * length].tolist()
+        assert set(segments[rest].tolist()).isdisjoint(segments[: tasks * length].tolist())
         assert PADDING not in tokens[: tasks * length].tolist()
 
 
@@ -208,3 +209,14 @@ def test_a_fingerprint_is_of_the_options() -> None:
     prints = [probe(name, **options).open().fingerprint for name, options in ALL]
     assert len(set(prints)) == len(ALL)
     assert probe("copying").open().fingerprint == SOURCES["copying"]().open().fingerprint
+
+
+@pytest.mark.parametrize(("name", "options"), ALL)
+def test_no_two_tasks_of_validation_have_one_number(name: str, options: dict[str, Any]) -> None:
+    chosen = probe(name, **options)
+    for seq_len in (chosen.task_length, 3 * chosen.task_length + 1):
+        validation = chosen.open().validation(seq_len)
+        numbers = [set(validation[i].segments.tolist()) for i in range(4)]
+        assert sum(map(len, numbers)) == len(set().union(*numbers))
+        found = evaluated(validation, 4 * seq_len)
+        assert found.documents == 4 * (seq_len // chosen.task_length)

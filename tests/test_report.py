@@ -16,8 +16,8 @@ import pytest
 from made_results import made_results, made_timings
 from markdown_it import MarkdownIt
 
-from llamazoo.ablation.report.answer import warnings
-from llamazoo.ablation.report.cast import LABEL, cast
+from llamazoo.ablation.report.answer import design, warnings
+from llamazoo.ablation.report.cast import LABEL, cast, evaluations
 from llamazoo.ablation.report.charts import charts
 from llamazoo.ablation.report.interactive import interactive
 from llamazoo.ablation.report.markdown import markdown
@@ -27,8 +27,9 @@ from llamazoo.ablation.report.paper import png
 from llamazoo.ablation.report.scale import apart, common, ticks
 from llamazoo.ablation.report.schema import results_schema
 from llamazoo.ablation.report.spelling import amount, fixed, p_value, rate, safe, signed, what
+from llamazoo.ablation.report.tables import matching
 from llamazoo.ablation.report.write import write_report
-from llamazoo.ablation.results import Results
+from llamazoo.ablation.results import Results, Run, Variant
 from llamazoo.diagram.words import width
 from llamazoo.errors import SaveError
 
@@ -328,6 +329,54 @@ def test_a_run_that_ended_worse_than_guessing_and_a_size_that_is_off_are_warned_
     assert "gelu: 1 of 5 runs ended worse than guessing (seed 2: 5.61), so it is unstable, or was hardly trained" in told
     assert "sizes are not matched: gelu +3.1%" in told
     assert not {line for line in warnings(made) if "guessing" in line or "matched" in line}
+
+
+def test_a_loss_that_is_measured_on_few_documents_is_warned_of() -> None:
+    (told,) = (line for line in warnings(made_results(["gelu"], data={"evaluated documents": 5})) if "document" in line)
+    assert told.startswith("the loss is measured on 5 held-out documents")
+    assert not [line for line in warnings(made_results(["gelu"], data={"evaluated documents": 26})) if "document" in line]
+
+
+def test_seeds_that_learned_a_task_beside_some_that_did_not_are_warned_of() -> None:
+    shares = {"base": [0.99, 1.0, 0.98, 1.0, 0.99], "gelu": [0.99, 0.3, 0.99, 1.0, 0.28]}
+    made = made_results(["gelu"], probes=["recall"], outcomes=["loss", "accuracy:recall"])
+    variants = []
+    for variant in made.variants:
+        runs = [run.model_copy(update={"outcomes": {"accuracy:recall": shares[variant.name][run.seed]}}) for run in probe_runs(variant)]
+        compared = [c.model_copy(update={"outcome": "accuracy:recall"}) for c in variant.comparisons[:1]]
+        update = {"runs": [*evaluations(variant), *runs], "comparisons": [*variant.comparisons, *compared]}
+        variants.append(variant.model_copy(update=update))
+    (told,) = (line for line in warnings(made.model_copy(update={"variants": variants})) if "learned the task" in line)
+    assert told.startswith(
+        "accuracy in recall: some seeds learned the task and others did not, gelu in 3 of 5 seeds (0.3 or less in the others); means"
+    )
+    assert not [line for line in warnings(made) if "learned the task" in line]
+
+
+def probe_runs(variant: Variant) -> list[Run]:
+    return [run for run in variant.runs if run.role == "probe"]
+
+
+def test_the_design_says_how_many_runs_each_noise_floor_rests_on() -> None:
+    made = made_results(["gelu"], seeds=3)
+    assert made.noise is not None
+    assert "; noise floor from 3 more runs of the base" in design(made)
+    of_probe = [run.model_copy(update={"probe": "recall"}) for run in made.noise.runs]
+    both = made.model_copy(update={"noise": made.noise.model_copy(update={"runs": [*made.noise.runs, *of_probe]})})
+    assert design(both).endswith("noise floors from 3 more runs of the base each, on the data and on each probe apart")
+    assert design(made_results(["gelu"], seeds=1)).endswith("noise floor from 1 more run of the base")
+    assert design(made_results(["gelu"], noise=False)).endswith("noise floor not measured")
+
+
+def test_parameters_for_longer_texts_only_stand_beside_the_sizes_where_there_are_some() -> None:
+    made = made_results(["gelu", "learned"])
+    plain = matching(made)
+    assert plain.head[-1] == "off by"
+    *others, learned = made.variants
+    longer = learned.model_copy(update={"matched": learned.matched.model_copy(update={"beyond": 24_576})})
+    told = matching(made.model_copy(update={"variants": [*others, longer]}))
+    assert told.head[-1] == "besides, for longer texts only"
+    assert [row[-1].text for row in told.rows] == ["0", "0", "24,576"]
 
 
 def test_a_figure_of_an_earlier_report_does_not_stay(tmp_path: Path) -> None:

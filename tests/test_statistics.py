@@ -3,8 +3,10 @@
 import gc
 import itertools
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,7 @@ from llamazoo.ablation.results import Comparison, Run
 from llamazoo.ablation.statistics import compare
 from llamazoo.errors import SpecError
 
+PAGE = (Path(__file__).parents[1] / "docs" / "statistics.md").read_text()
 EXPERIMENTS = 2_000
 Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 DRAWS: dict[str, Draw] = {
@@ -131,6 +134,38 @@ def test_no_difference_shown_is_seldom_said_of_a_difference_that_matters(seeds: 
     said = Counter(one(line, smallest=1.0).verdict for line in 1 + spread * g.standard_normal((times, seeds)))
     assert said["no difference shown"] <= {3: 0.05, 5: 0.07, 10: 0.09, 30: 0.12}[seeds] * times  # at most 1 - power, however many seeds
     assert said["better"] <= 0.03 * times
+
+
+CEILING = {"outcome": "accuracy:recall", "better": "higher", "base_mean": 1.0}
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5, 10])
+def test_a_variant_that_fails_now_and_then_is_seldom_said_to_be_as_good_as_a_base_that_never_does(seeds: int) -> None:
+    """The base answers all, the variant four fifths in one of ten seeds: a difference of 0.02, which is what matters."""
+    fails = np.random.default_rng(seeds).random((500, seeds)) < 0.1
+    said = Counter(one(np.where(line, -0.2, 0.0), [0.0] * seeds, **CEILING).verdict for line in fails)
+    assert said["no difference shown"] <= 0.06 * 500
+    assert said["too few seeds"] >= 0.9 * 500
+
+
+# A row of docs/statistics.md: how often a seed's accuracy is 0.25 lower, what runs vary by otherwise, how many experiments err.
+TWO_GROUPS = re.findall(r"^\| (\d+) % of seeds, ([\d.]+) \| (\d+) % \| (\d+) % \| (\d+) % \| (\d+) % \|$", PAGE, re.MULTILINE)
+
+
+@pytest.mark.parametrize("row", TWO_GROUPS, ids=" ".join)
+def test_the_page_says_how_often_figures_in_two_groups_are_called_different(row: tuple[str, ...]) -> None:
+    """The variant's mean is the base's; there are A/A runs."""
+    g, share, spread = np.random.default_rng(1), int(row[0]) / 100, float(row[1])
+    for seeds, told in zip((3, 5, 10, 20), row[2:], strict=True):
+        base, again, variant = spread * g.standard_normal((3, EXPERIMENTS, seeds))
+        variant += np.where(g.random(variant.shape) < share, -0.25, 0.0) + 0.25 * share
+        lines = zip(variant - base, again - base, strict=True)
+        declared = sum(findings([paired(line, noise, **CEILING)])[0].shown for line, noise in lines)
+        assert declared / EXPERIMENTS == pytest.approx(int(told) / 100, abs=0.03)
+
+
+def test_the_page_has_rows_of_figures_in_two_groups() -> None:
+    assert len(TWO_GROUPS) == 4
 
 
 # Where something does
@@ -384,11 +419,11 @@ def test_enough_power_without_a_finding_is_no_difference_shown() -> None:
 
 
 def test_equal_figures_are_no_difference_and_have_no_interval() -> None:
-    found = one([0.0, 0.0, 0.0], AA)
+    found = one([0.0, 0.0, 0.0], AA, identical=True)
     assert (found.verdict, found.mean, found.p, found.effect) == ("no difference shown", 0.0, 1.0, 0.0)
     assert (found.low, found.high, found.power, found.seeds_needed) == (None, None, None, None)
     assert found.sentence == "no difference shown: the same as the base in all 3 seeds"
-    assert one([0.0, 0.0]).sentence == "no difference shown: the same as the base in both seeds"
+    assert one([0.0, 0.0], identical=True).sentence == "no difference shown: the same as the base in both seeds"
 
 
 def test_a_difference_has_no_fewer_digits_than_a_table_however_wide_its_interval_is() -> None:
@@ -400,12 +435,36 @@ def test_a_difference_has_no_fewer_digits_than_a_table_however_wide_its_interval
 
 
 def test_what_neither_learned_is_told_with_the_verdict() -> None:
-    found = one([0.0, 0.0], outcome="accuracy:recall", better="higher", guessed=1 / 64).sentence
+    found = one([0.0, 0.0], outcome="accuracy:recall", better="higher", guessed=1 / 64, identical=True).sentence
     assert found.endswith("the same as the base in both seeds; neither is above chance (0.0156): train longer, or make the probe easier")
 
 
+def test_figures_that_are_merely_equal_tell_how_often_they_may_differ_and_no_number_of_seeds() -> None:
+    found = one([0.0] * 5, [0.0] * 5, **CEILING)
+    assert (found.verdict, found.mean, found.p, found.effect) == ("too few seeds", 0.0, 1.0, None)
+    assert (found.low, found.high, found.power, found.seeds_needed) == (None, None, None, None)
+    assert found.sentence == (
+        "too few seeds: both at the ceiling (1) in all 5 seeds, though the two do not compute the same; how they vary was not seen, "
+        "and they may differ in up to 45 % of seeds (95 % bound)"
+    )
+    assert "both at the floor (0) in both seeds," in one([0.0, 0.0], **CEILING | {"base_mean": 0.0}).sentence
+    half = compare([paired([0.0] * 3, **CEILING | {"base_mean": 0.5}), paired(STEADY)])[0].sentence
+    assert "the same figure as the base in all 3 seeds" in half
+    assert half.endswith("in up to 71 % of seeds (95 % simultaneous bound)")
+
+
+@pytest.mark.parametrize("seeds", [2, 5, 30])
+def test_as_many_equal_seeds_as_there_are_come_with_the_chance_that_the_bound_leaves(seeds: int) -> None:
+    (found,) = findings([paired([0.0] * seeds)])
+    assert (1 - found.may_differ(0.05)) ** seeds == pytest.approx(0.05)
+    assert found.may_differ(0.05) < 3 / seeds
+    with pytest.raises(ValueError, match="only figures that are equal in all seeds have this bound"):
+        findings([paired([0.0] * seeds, identical=True)])[0].may_differ(0.05)
+
+
 def test_rounding_is_no_spread() -> None:
-    assert one([1e-16, 0.0, -1e-16], base_mean=3.5).verdict == "no difference shown"
+    assert one([1e-16, 0.0, -1e-16], base_mean=3.5, identical=True).verdict == "no difference shown"
+    assert one([1e-16, 0.0, -1e-16], base_mean=3.5).p == 1.0
     assert one([0.1 + 0.2 - 0.3, 0.0, 0.0], base_mean=0.3).p == 1.0
     assert one([0.3, 0.1 + 0.2, 0.3]).p == sign_flip(3)
 

@@ -7,9 +7,11 @@ import os
 import signal
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from counting import SPEC, Counting, CountingData, assert_equal, journal, model, recipe, weights
@@ -18,9 +20,10 @@ from torch import Tensor
 
 import llamazoo
 from llamazoo.data.example import IGNORED, Example, stacked
+from llamazoo.data.packing import OnePass
 from llamazoo.errors import DataError, DivergedError, InputError, TrainingError, UnsupportedError
 from llamazoo.training import checkpoint
-from llamazoo.training.evaluate import evaluate
+from llamazoo.training.evaluate import Evaluated, evaluate, evaluated, evaluated_examples
 from llamazoo.training.fit import training_dtype
 from llamazoo.training.loop import train
 from llamazoo.training.optimizer import Update, Updater, adamw, decayed
@@ -102,6 +105,31 @@ def test_an_evaluation_is_the_mean_over_all_targets_and_leaves_the_model_as_it_w
     assert score.accuracy == pytest.approx(float((learner(rows.tokens).argmax(-1) == rows.targets).float().mean()))
     assert score.targets == 40
     assert evaluate(learner, examples, rows=2, tokens=16).targets == 16
+
+
+@pytest.mark.parametrize(("count", "tokens"), [(5, 16), (28, 80), (100, 800), (100, 8), (7, 9999), (3, 1), (1000, None)])
+def test_an_evaluation_reads_examples_from_all_over_the_split(count: int, tokens: int | None) -> None:
+    found = evaluated_examples(count, 8, tokens)
+    assert len(found) == (count if tokens is None else min(count, max(1, tokens // 8)))
+    assert found[0] == 0
+    gaps = {after - before for before, after in pairwise([*found, count])}
+    assert gaps <= {count // len(found), -(-count // len(found))}, "every stretch of the split has its share"
+
+
+def test_every_document_of_a_split_has_its_share_in_an_evaluation_that_reads_a_part_of_it() -> None:
+    class Documents:
+        lengths = np.array([64] * 28 + [1])
+
+        def __getitem__(self, index: int) -> Any:
+            return np.full(self.lengths[index], index % 11, dtype=np.uint16)
+
+    split = OnePass(Documents(), 8)
+    assert evaluated(split) == Evaluated(documents=28, tokens=28 * 63), "a document of one token has nothing to predict"
+    assert evaluated(split, 8 * 64).documents == 28
+    assert evaluated(split, 8 * 14).documents == 14
+    assert evaluated(split, 8 * 64).tokens == evaluate(model(), split, rows=3, tokens=8 * 64).targets
+    with pytest.raises(DataError, match="the validation split has no examples"):
+        evaluated(Counting(8, 0, 0))
 
 
 class Noisy(llamazoo.Activation):

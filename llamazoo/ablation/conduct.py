@@ -12,6 +12,7 @@ from llamazoo.ablation.effects import Cell, effects
 from llamazoo.ablation.environment import environment as environment_of
 from llamazoo.ablation.environment import parts_of, plugins_of
 from llamazoo.ablation.experiment import Experiment, read_experiment
+from llamazoo.ablation.facts import facts_of
 from llamazoo.ablation.findings import Paired
 from llamazoo.ablation.guessing import guessing
 from llamazoo.ablation.launch import Launch
@@ -51,7 +52,7 @@ class Ran:
     """The runs that are through, in the order of the plan, and what they took."""
 
     runs: list[Run]
-    timings: list[tuple[str, RunTiming]]
+    timings: list[tuple[Job, RunTiming]]
     machines: list[dict[str, str]]
 
 
@@ -93,7 +94,7 @@ def run(
         ordered = [(job, found[number]) for number, job in enumerate(jobs)]
         return Ran(
             [run_of(job, done) for job, done in ordered],
-            [(job.variant, done.timing) for job, done in ordered],
+            [(job, done.timing) for job, done in ordered],
             [done.machine for _, done in ordered],
         )
 
@@ -119,11 +120,10 @@ def _results(
     noise = _noise(experiment, runs)
     guesses = guessing(experiment, data)
     compared = _comparisons(experiment, candidates, runs, noise, guesses)
-    facts = {f"{name}: {key}" if name else key: value for name, each in data.items() for key, value in each.facts().items()}
     found = Results(
         name=experiment.name,
         experiment=experiment.model_dump(mode="json"),
-        data=facts,
+        data=facts_of(experiment, data),
         environment=environment,
         parts=parts_of(candidates),
         plugins=plugins_of(candidates),
@@ -226,7 +226,18 @@ def _paired(
         base_diverged=sum(base[seed].diverged is not None for seed in seeds),
         base_mean=sum(figures) / len(figures) if figures else None,
         guessed=guess.chance if guess and all(guess.reaches(list(_told(each, outcome))) for each in (ours, base)) else None,
+        identical=_identical(runs, variant),
     )
+
+
+def _identical(runs: Sequence[Run], variant: str) -> bool:
+    """Whether all losses of a variant, on the data and on probes, are those of the base to the bit: the two compute the same then."""
+
+    def losses(name: str) -> dict[tuple[int, str | None], object]:
+        own = [run for run in runs if run.variant == name and run.role != "noise"]
+        return {(run.seed, run.probe): (run.outcomes, run.curve, run.training) for run in own}
+
+    return losses(variant) == losses(BASE)
 
 
 def _effects(experiment: Experiment, candidates: Sequence[Candidate], runs: Sequence[Run]) -> Iterator[Effect]:

@@ -35,6 +35,9 @@ class Paired:
     guessed: float | None = None
     """What guessing comes to, if neither of the two is above it; for the sentence."""
 
+    identical: bool = False
+    """All losses of the two, in every seed and of all that was measured, are equal to the bit: they compute the same."""
+
     def __post_init__(self) -> None:
         for name in ("differences", "noise"):
             for seed, value in enumerate(getattr(self, name)):
@@ -72,6 +75,20 @@ class Finding:
     def shown(self) -> bool:
         """It differs from the base: significantly, and by more than the noise."""
         return self.significant and self.outside_noise
+
+    @property
+    def tied(self) -> bool:
+        """The figures are equal in all seeds, though the two do not compute the same: what they differ by was not seen."""
+        return self.test is not None and self.test.same and not self.paired.identical
+
+    def may_differ(self, alpha: float) -> float:
+        """The share of seeds in which a tied pair may differ after all: with more, all these would be equal with less than alpha / m.
+
+        1 - (alpha / m)^(1 / n), the exact bound (Clopper & Pearson 1934) of which 3 / n is the rule of thumb. Raises ValueError if untied.
+        """
+        if self.test is None or not self.tied:
+            raise ValueError("only figures that are equal in all seeds have this bound")
+        return float(1 - (alpha / self.family) ** (1 / self.test.seeds))
 
     def within(self, smallest: float) -> bool:
         """Equivalent to the base: the whole interval lies within the smallest difference that matters."""

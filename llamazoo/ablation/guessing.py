@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping
 from scipy import stats
 
 from llamazoo.ablation.experiment import Experiment
+from llamazoo.ablation.facts import evaluated_of
 from llamazoo.ablation.outcomes import probe_of, sort_of
 from llamazoo.ablation.results import Guessing, Outcome
-from llamazoo.data.example import IGNORED, DataSet
-from llamazoo.training.recipe import Training
+from llamazoo.data.example import DataSet
 
 __all__ = ["guessing"]
 
@@ -25,12 +25,5 @@ def _guessing(experiment: Experiment, data: Mapping[str | None, DataSet]) -> Ite
         probe = probe_of(outcome)
         chance = data[probe].facts().get("chance") if sort_of(outcome) == "accuracy" else None
         if isinstance(chance, float) and 0 <= chance <= 1:
-            answers = _answers(data[probe], experiment.training_on(probe))
+            answers = evaluated_of(experiment, data, probe).tokens
             yield outcome, Guessing(chance=chance, answers=answers, most=float(stats.binom.isf(LUCK, answers, chance)) / answers)
-
-
-def _answers(data: DataSet, training: Training) -> int:
-    """How many targets an evaluation counts: see `llamazoo.training.evaluate`."""
-    examples = data.validation(training.seq_len)
-    count = min(len(examples), max(1, training.evaluate_tokens // training.seq_len))
-    return sum(int((examples[index].targets != IGNORED).sum()) for index in range(count))

@@ -27,7 +27,7 @@ class PairedTest:
 
     @property
     def same(self) -> bool:
-        """Every difference is zero: the two computed the same."""
+        """Every difference is zero, to rounding."""
         return self.mean == 0 == self.spread
 
     def interval(self, alpha: float) -> tuple[float, float] | None:

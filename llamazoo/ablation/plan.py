@@ -26,7 +26,7 @@ __all__ = ["Choice", "Job", "Plan", "Role", "best_rate", "choose", "plan"]
 
 Role = Literal["tuning", "evaluation", "noise", "probe"]
 
-VERSION = 2  # of what a job means: a change of it makes every run a new one
+VERSION = 3  # of what a job means: a change of it makes every run a new one
 TUNING, NOISE = 10_000, 20_000  # what is added to a seed in these roles: seeds are below 9,000
 STRIDE = 1_000_000  # between the seeds of specs whose own seeds differ by one
 

@@ -52,8 +52,11 @@ class Preview(Record):
     """What the results will not be able to say, and why."""
 
 
-def preview(plan: Plan) -> Preview:
-    """What the plan takes, all of it; which learning rates are chosen later changes nothing in that."""
+def preview(plan: Plan, documents: int | None = None) -> Preview:
+    """What the plan takes, all of it; which learning rates are chosen later changes nothing in that.
+
+    `documents` is how many the loss is going to be measured on, if that is known already.
+    """
     experiment = plan.experiment
     stages = list(_stages(plan, plan.all_jobs()))
     off = {each.name: each.matched.off for each in plan.candidates}
@@ -67,7 +70,7 @@ def preview(plan: Plan) -> Preview:
         jobs=sum(stage.jobs for stage in stages),
         tokens=sum(stage.tokens for stage in stages),
         flops=sum(stage.flops for stage in stages),
-        warnings=list(cautions(experiment.seeds, experiment.train.rates, noise=experiment.noise, off=off)),
+        warnings=list(cautions(experiment.seeds, experiment.train.rates, noise=experiment.noise, off=off, documents=documents)),
     )
 
 

@@ -4,7 +4,7 @@ import math
 
 from llamazoo.ablation.cautions import REMEDY
 from llamazoo.ablation.findings import Finding, Paired
-from llamazoo.ablation.outcomes import digits
+from llamazoo.ablation.outcomes import digits, sort_of
 from llamazoo.ablation.paired import PairedTest
 from llamazoo.ablation.power import Sensitivity
 from llamazoo.ablation.results import Verdict
@@ -19,6 +19,8 @@ def sentence(verdict: Verdict, finding: Finding, able: Sensitivity, alpha: float
         middle = f"diverged in {pair.diverged} of the {_seeds(len(pair.differences) - pair.base_diverged)} in which the base did not"
     elif test is None:
         middle = _untested(finding, able)
+    elif finding.tied:
+        middle = _tied(finding, test, alpha)
     elif test.same:
         middle = f"the same as the base in {'both seeds' if test.seeds == 2 else f'all {_seeds(test.seeds)}'}"
     elif finding.shown:
@@ -27,6 +29,17 @@ def sentence(verdict: Verdict, finding: Finding, able: Sensitivity, alpha: float
         middle = f"{_signed(test.mean, finding)} ({_figures(finding, test, alpha)}){_why(verdict, finding, able)}"
     left_out = f"; the base diverged in {_seeds(pair.base_diverged)}, left out" if pair.base_diverged else ""
     return f"{verdict}: {middle}{left_out}{_guessed(pair)}"
+
+
+def _tied(finding: Finding, test: PairedTest, alpha: float) -> str:
+    """Why equal figures are no evidence: at an end of the scale there is no room for a difference, elsewhere it was not seen yet."""
+    accuracy = sort_of(finding.paired.outcome) == "accuracy"
+    ends: dict[float | None, str] = {0.0: "both at the floor (0)", 1.0: "both at the ceiling (1)"} if accuracy else {}
+    what = ends.get(finding.paired.base_mean, "the same figure as the base")
+    told = f"{what} in {'both seeds' if test.seeds == 2 else f'all {_seeds(test.seeds)}'}, though the two do not compute the same"
+    corrected = " simultaneous" if finding.family > 1 else ""
+    bound = f"{100 * finding.may_differ(alpha):.0f} % of seeds ({100 * (1 - alpha):g} %{corrected} bound)"
+    return f"{told}; how they vary was not seen, and they may differ in up to {bound}"
 
 
 def p_value(p: float) -> str:

@@ -6,7 +6,9 @@
 4. Noise floor: A/A runs, the base again on the same data from other first values; it must be exceeded too (`noise_floor`).
 5. better, worse: adjusted p < alpha and |mean| > floor. There is no win inside the noise.
 6. no difference shown: else, if the rule had the power asked for to show the smallest difference that matters, or if the whole
-   interval lies within that difference (equivalence: Schuirmann 1987; Lakens 2017). Else: too few seeds, and how many would do.
+   interval lies within that difference (equivalence: Schuirmann 1987; Lakens 2017), or if the variant computes the same as the base, to
+   the last bit of all losses. Else: too few seeds, and how many would do. Figures that are merely equal (both at the ceiling) say
+   nothing of how they vary: no power follows from them, only a bound on how often the two may differ.
 7. unstable: the variant diverged where the base did not. No p, no place in the family; seeds in which the base diverged are left out.
 8. Power is that of the whole rule for a difference named in advance, never for the one that was found (Hoenig & Heisey 2001).
 9. Effect sizes are Hedges' g of the paired differences (Hedges 1981). Differences that do not vary are judged by `sign_flip`.
@@ -52,7 +54,7 @@ def compare(
 def _sensitivity(finding: Finding, smallest: float, alpha: float, target: float, family: int) -> Sensitivity:
     """Power and seeds for the smallest difference that matters, with the spreads that were seen.
 
-    None for a variant that computes the same as the base: it has no spread that would say what seeds can show.
+    None where all figures are equal to the base's: there is no spread that would say what seeds can show.
     Before there are two seeds the spread of A/A differences, if there are two, stands for that of the differences.
     """
     pair, test = finding.paired, finding.test
@@ -74,6 +76,8 @@ def _verdict(finding: Finding, able: Sensitivity) -> Verdict:
         return "too few seeds"
     if finding.shown:
         return "better" if (test.mean < 0) == (pair.better == "lower") else "worse"
+    if finding.tied:
+        return "too few seeds"
     if test.same or finding.within(able.smallest) or (able.power is not None and able.power >= able.target):
         return "no difference shown"
     return "too few seeds"
@@ -92,7 +96,7 @@ def _told(finding: Finding, able: Sensitivity, alpha: float) -> Comparison:
         high=high,
         p=test.p if test else None,
         p_adjusted=finding.p_adjusted,
-        effect=test.hedges_g if test else None,
+        effect=test.hedges_g if test and not finding.tied else None,
         noise=finding.floor,
         power=able.power,
         seeds_needed=able.needed,

@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Iterable, Sequence
 
+from llamazoo.ablation.plan import Job
 from llamazoo.ablation.results import Timing, Timings
 from llamazoo.ablation.variants import Candidate
 from llamazoo.ablation.work import RunTiming
@@ -10,19 +11,22 @@ from llamazoo.ablation.work import RunTiming
 __all__ = ["timings_of"]
 
 
-def timings_of(timings: Sequence[tuple[str, RunTiming]], candidates: Sequence[Candidate]) -> Timings:
-    """Medians over all runs of each variant."""
-    found = {each.name: [timing for name, timing in timings if name == each.name] for each in candidates}
-    return Timings(variants={name: _median(runs) for name, runs in found.items()})
+def timings_of(timings: Sequence[tuple[Job, RunTiming]], candidates: Sequence[Candidate]) -> Timings:
+    """Speeds and memory of each variant: medians over its evaluation runs on the data. The seconds are of all its runs.
+
+    Trials, noise runs and runs on probes are of other recipes or examples, and not every variant has as many of each.
+    """
+    return Timings(variants={each.name: _of([(job, timing) for job, timing in timings if job.variant == each.name]) for each in candidates})
 
 
-def _median(runs: Sequence[RunTiming]) -> Timing:
+def _of(timings: Sequence[tuple[Job, RunTiming]]) -> Timing:
+    runs = [timing for job, timing in timings if job.role == "evaluation"]
     memory = _middle(run.peak_memory_bytes for run in runs)
     return Timing(
         train_tokens_per_second=_middle(run.train_tokens_per_second for run in runs),
         decode_tokens_per_second=_middle(run.decode_tokens_per_second for run in runs),
         peak_memory_bytes=None if memory is None else int(memory),
-        seconds=sum(run.seconds for run in runs),
+        seconds=sum(timing.seconds for _, timing in timings),
     )
 
 

@@ -21,7 +21,10 @@ class Example(NamedTuple):
     targets: Tensor
     """The next token of the same document, or -100 where nothing is to be learned: at its end, at padding, at a probe's question."""
     segments: Tensor
-    """A running number: documents that share an example do not see each other. Padding is a document of its own."""
+    """A running number: documents that share an example do not see each other. Padding is a document of its own.
+
+    In validation no two documents of the split have the same number, nor has a document two.
+    """
 
     @property
     def learned(self) -> int:

@@ -45,12 +45,12 @@ def drawn_order(lengths: NDArray[np.int64], seed: int, purpose: Purpose, epoch: 
     return Order(order, np.cumsum(lengths[order]))
 
 
-def cut(pieces: Iterator[tuple[Ids, int]], seq_len: int) -> Example:
-    """One example of documents, each with the place at which to begin; padded if there are too few."""
+def cut(pieces: Iterator[tuple[Ids, int]], seq_len: int, first: int = 0) -> Example:
+    """One example of documents, each with the place at which to begin; padded if there are too few. They are numbered from `first`."""
     tokens = np.zeros(seq_len, dtype=np.int64)
     targets = np.full(seq_len, IGNORED, dtype=np.int64)
     segments = np.zeros(seq_len, dtype=np.int64)
-    at = number = 0
+    at, number = 0, first
     while at < seq_len and (piece := next(pieces, None)) is not None:
         document, begin = piece
         taken = document[begin : begin + seq_len - at]
@@ -64,7 +64,10 @@ def cut(pieces: Iterator[tuple[Ids, int]], seq_len: int) -> Example:
 
 
 class OnePass:
-    """All documents once, in an order that is the same for all; the last example is padded."""
+    """All documents once, in an order that is the same for all; the last example is padded.
+
+    A document has one number in all examples that it reaches into, so that documents can be counted over some of them.
+    """
 
     def __init__(self, documents: Documents, seq_len: int) -> None:
         self.documents, self.seq_len = documents, seq_len
@@ -76,10 +79,8 @@ class OnePass:
     def __getitem__(self, index: int) -> Example:
         if not 0 <= index < len(self):
             raise IndexError(f"example {index} of {len(self)}")
-        return cut(self._pieces(index * self.seq_len), self.seq_len)
-
-    def _pieces(self, at: int) -> Iterator[tuple[Ids, int]]:
-        yield from pieces_from(self.documents, self._order, at)
+        at = index * self.seq_len
+        return cut(pieces_from(self.documents, self._order, at), self.seq_len, _document_at(self._order, at))
 
 
 class Endless:
@@ -115,9 +116,14 @@ class Endless:
         return {**self.__dict__, "_orders": {}}  # a worker draws its own
 
 
+def _document_at(order: Order, at: int) -> int:
+    """Which document of an order, counted from 0, token `at` is of."""
+    return int(np.searchsorted(order.ends, at, side="right"))
+
+
 def pieces_from(documents: Documents, order: Order, at: int) -> Iterator[tuple[Ids, int]]:
     """The documents from token `at` of an order on, the first of them perhaps from its midst."""
-    first = int(np.searchsorted(order.ends, at, side="right"))
+    first = _document_at(order, at)
     begin = at - int(order.ends[first - 1]) if first else at
     for number in order.documents[first:]:
         yield documents[int(number)], begin

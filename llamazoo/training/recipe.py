@@ -53,7 +53,7 @@ class Training(BaseModel):
     evaluate_every: Size | None = None
     """Tokens between two evaluations; unless given, a tenth of all. There is always one at the end."""
     evaluate_tokens: Size = 65536
-    """How much of the validation split an evaluation reads, always the same; all of it if there is less."""
+    """How much of the validation split an evaluation reads, spread evenly and always the same; all of it if there is less."""
     checkpoint_every: Size | None = None
     """Tokens between two checkpoints; unless given, as many as between two evaluations."""
     non_finite: Literal["stop", "skip"] = "stop"

@@ -4,7 +4,9 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from llamazoo.ablation.cautions import cautions, unlearned
+from llamazoo.ablation.cautions import cautions, divided, unlearned
+from llamazoo.ablation.facts import EVALUATED_DOCUMENTS
+from llamazoo.ablation.outcomes import sort_of
 from llamazoo.ablation.report.cast import evaluations, figures
 from llamazoo.ablation.report.spelling import rate, what
 from llamazoo.ablation.results import Comparison, Outcome, Results, Variant, Verdict
@@ -89,9 +91,18 @@ def design(results: Results) -> str:
         facts.append(f"learning rate of {', '.join(map(rate, tried))}, chosen by a trial of each seed")
     else:
         facts.append(f"learning rate {rate(base.lr)}")
-    count = len(results.noise.runs) if results.noise else 0
-    facts.append(f"noise floor from {count} more run{'s' * (count != 1)} of the base" if count else "noise floor not measured")
+    facts.append(_floors(results))
     return "; ".join(facts)
+
+
+def _floors(results: Results) -> str:
+    """How many runs each noise floor rests on: those on the data, and apart from them those on each probe."""
+    counts = sorted(set(Counter(run.probe for run in results.noise.runs).values())) if results.noise else []
+    if not counts:
+        return "noise floor not measured"
+    runs = f"{' or '.join(map(str, counts))} more run{'s' * (counts != [1])} of the base"
+    several = results.noise is not None and len({run.probe for run in results.noise.runs}) > 1
+    return f"noise floors from {runs} each, on the data and on each probe apart" if several else f"noise floor from {runs}"
 
 
 def warnings(results: Results) -> Iterator[str]:
@@ -120,7 +131,28 @@ def warnings(results: Results) -> Iterator[str]:
         if guessed:
             yield unlearned(what(outcome).lower(), [results.base, *guessed], results.guessing[outcome].chance)
     off = {variant.name: variant.matched.off for variant in results.variants}
-    yield from cautions(len(evaluations(results.variant(results.base))), rates, noise=results.noise is not None, off=off)
+    for outcome in compared(results):
+        if sort_of(outcome) == "accuracy":
+            yield from _divided(results, outcome)
+    seeds, documents = len(evaluations(results.variant(results.base))), results.data.get(EVALUATED_DOCUMENTS)
+    known = documents if isinstance(documents, int) else None
+    yield from cautions(seeds, rates, noise=results.noise is not None, off=off, documents=known)
+
+
+def _divided(results: Results, outcome: Outcome) -> Iterator[str]:
+    """Of which variants some seeds learned a task and others did not: the tests err more often then than they say."""
+    told = []
+    for variant in results.variants:
+        shares = [share for _, share in figures(variant, outcome) if share is not None]
+        found = divided(shares)
+        if found:
+            low, high = found
+            told.append(f"{variant.name} in {len(high)} of {len(shares)} seeds ({low[-1]:.3g} or less in the other{'s' * (len(low) != 1)})")
+    if told:
+        yield (
+            f"{what(outcome).lower()}: some seeds learned the task and others did not, {_listed(told)}; means of such figures are called "
+            "different more often than alpha says, so look at the seeds, and see docs/statistics.md"
+        )
 
 
 def _diverged(variant: Variant) -> Iterator[str]:

@@ -139,5 +139,5 @@ class TaskExamples:
         filled = drawn.tokens.size
         tokens[:filled] = drawn.tokens.reshape(-1)
         targets[:filled] = drawn.targets.reshape(-1)
-        segments = np.arange(self.seq_len, dtype=np.int64) // self.probe.task_length
+        segments = index * (1 + self.tasks) + np.arange(self.seq_len, dtype=np.int64) // self.probe.task_length  # padding has its own
         return Example(torch.from_numpy(tokens), torch.from_numpy(targets), torch.from_numpy(segments))
