@@ -3,13 +3,33 @@
 b batch, t tokens of this call, m channels, w width: how many tokens a tap sees, the last of them its own.
 """
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from llamazoo import Step, as_wide_as_float32
+from llamazoo_recurrent.memory import Memory
 
-__all__ = ["convolve"]
+__all__ = ["convolve", "convolved", "inputs_of"]
+
+
+def convolved(x: Tensor, weight: Tensor, step: Step, state: Memory | None, name: str) -> Tensor:
+    """silu of the convolution, whose last inputs the state holds under this name. [b t m] -> [b t m]"""
+    name = f"{name}_inputs"
+    y, inputs = convolve(x, weight, None, step, None if state is None else state[name])
+    if state is not None:
+        state.write(name, inputs)
+    return F.silu(y)
+
+
+def inputs_of(weights: Mapping[str, Tensor], batch: int, device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
+    """What a state holds for convolutions by name before there was a token: zeros, [b w-1 m] each."""
+    return {
+        f"{name}_inputs": torch.zeros(batch, weight.shape[1] - 1, weight.shape[0], device=device, dtype=dtype)
+        for name, weight in weights.items()
+    }
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, step: Step, before: Tensor | None) -> tuple[Tensor, Tensor]:

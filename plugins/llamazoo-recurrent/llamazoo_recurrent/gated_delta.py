@@ -6,7 +6,6 @@ b batch, t tokens of this call, d model width, h heads, e key width, w value wid
 from typing import Annotated
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -29,7 +28,7 @@ from llamazoo import (
 )
 from llamazoo_recurrent import delta
 from llamazoo_recurrent.chunks import by_head
-from llamazoo_recurrent.convolution import convolve
+from llamazoo_recurrent.convolution import convolved, inputs_of
 from llamazoo_recurrent.decay import document_decay, only_valid
 from llamazoo_recurrent.memory import Memory
 from llamazoo_recurrent.timescale import Timescale, log_decay, time_step
@@ -105,7 +104,7 @@ class GatedDelta(Attention):
 
     def forward(self, x: Tensor, step: Step, state: Memory | None) -> Tensor:  # type: ignore[override]  # [b t d] -> [b t d]
         q, k, v = (
-            self._convolved(name, layer(x), conv, step, state)
+            as_wide_as_float32(convolved(layer(x), conv, step, state, name))
             for name, layer, conv in (("q", self.q, self.q_conv), ("k", self.k, self.k_conv), ("v", self.v, self.v_conv))
         )
         q, k, v = by_head(q, self.key_dim), by_head(k, self.key_dim), by_head(v, self.value_dim)  # [b h t e], [b h t w]
@@ -119,17 +118,9 @@ class GatedDelta(Attention):
         y = self.inside(self.norm, y.transpose(1, 2).to(x.dtype)).flatten(-2)  # [b t h*w]
         return self.o(y * self.inside(self.activation, self.gate(x)))
 
-    def _convolved(self, name: str, x: Tensor, conv: Tensor, step: Step, state: Memory | None) -> Tensor:
-        name = f"{name}_inputs"
-        y, inputs = convolve(x, conv, None, step, None if state is None else state[name])
-        if state is not None:
-            state.write(name, inputs)
-        return as_wide_as_float32(F.silu(y))
-
     def new_state(self, batch: int, capacity: int, *, chunk: int, device: torch.device, dtype: torch.dtype) -> Memory:
         memory = (batch, self.A_log.shape[0], self.key_dim, self.value_dim)
-        convs = {"q_inputs": self.q_conv, "k_inputs": self.k_conv, "v_inputs": self.v_conv}
-        inputs = {name: torch.zeros(batch, conv.shape[1] - 1, conv.shape[0], device=device, dtype=dtype) for name, conv in convs.items()}
+        inputs = inputs_of({"q": self.q_conv, "k": self.k_conv, "v": self.v_conv}, batch, device, dtype)
         return Memory(memory=torch.zeros(memory, device=device, dtype=at_least_float32(dtype)), **inputs)
 
     def flops(self, context: int) -> int:

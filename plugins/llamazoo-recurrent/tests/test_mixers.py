@@ -31,11 +31,13 @@ DOCUMENTS = (6, 1, 13, 2, 8)
 
 def gla(m: Any, x: Tensor) -> Tensor:
     heads = m.q.out_features // m.key_dim
+    layers = ((m.q, m.q_conv), (m.k, m.k_conv), (m.v, m.v_conv))
+    queries, keys, values = (layer(x) if conv is None else convolved(layer(x), conv) for layer, conv in layers)
     memory, out = torch.zeros(heads, m.key_dim, m.value_dim, dtype=x.dtype), []
-    for token in x:
-        q, k = (layer(token).view(heads, -1) for layer in (m.q, m.k))
+    for i, token in enumerate(x):
+        q, k, v = (y[i].view(heads, -1) for y in (queries, keys, values))
         alpha = torch.sigmoid(m.decay_up(m.decay_down(token))).view(heads, -1) ** (1 / m.temperature)
-        memory = alpha[:, :, None] * memory + torch.einsum("he,hw->hew", k, m.v(token).view(heads, -1))
+        memory = alpha[:, :, None] * memory + torch.einsum("he,hw->hew", k, v)
         o = torch.einsum("he,hew->hw", q / m.key_dim**0.5, memory)
         out.append(m.o((m.norm(o) * F.silu(m.gate(token)).view(heads, -1)).flatten()))
     return torch.stack(out)
@@ -103,6 +105,9 @@ EQUATIONS: dict[str, Callable[[Any, Tensor], Tensor]] = {"gla": gla, "retention"
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("gla", {}),
     ("gla", {"chunk": 5, "n_heads": 3, "key_dim": 3, "value_dim": 5, "gate_rank": 2, "temperature": 0.5, "norm": "layernorm"}),
+    ("gla", {"conv": 4}),
+    ("gla", {"chunk": 5, "conv": 3, "n_heads": 3, "key_dim": 3, "value_dim": 5, "temperature": 0.5}),
+    ("gla", {"chunk": 8, "conv": 1}),
     ("retention", {}),
     ("retention", {"chunk": 5, "n_heads": 3, "value_dim": 5, "exponent": 0.7}),
     ("retention", {"exponent": 2000.0}),

@@ -18,6 +18,8 @@ NAMES = ["gla", "retention", "mamba2", "gated_delta"]
 CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("gla", {"chunk": 5, "n_heads": 3, "key_dim": 3, "value_dim": 5, "norm": "layernorm"}, {"position": "learned", "block": "parallel"}),
     ("gla", {"chunk": 4, "activation": "sigmoid", "norm": "none"}, {"block": "postnorm"}),
+    ("gla", {"chunk": 5, "conv": 3, "n_heads": 3, "key_dim": 3, "value_dim": 5}, {"block": "parallel"}),
+    ("gla", {"chunk": 4, "conv": 1}, {}),
     ("retention", {"chunk": 5, "n_heads": 3, "value_dim": 5, "exponent": 1.5}, {"position": "none", "block": "sandwich"}),
     ("retention", {"chunk": 4, "norm": "rmsnorm"}, {"position": {"type": "rope", "layout": "interleaved", "fraction": 0.5}}),
     ("mamba2", {"state_dim": 8}, {}),
@@ -58,6 +60,7 @@ def test_mixers_keep_it_with_other_options_and_in_other_surroundings(name: str, 
     ("name", "options"),
     [
         ("gla", {"norm": "layernorm", "chunk": 5}),
+        ("gla", {"conv": 4, "chunk": 5}),
         ("mamba2", {"state_dim": 6, "n_groups": 2, "chunk": 5}),
         ("mamba2", {"state_dim": 6, "conv_bias": False}),
         ("gated_delta", {"norm": "layernorm", "chunk": 5}),
@@ -141,7 +144,7 @@ def state_bytes(spec: llamazoo.ArchitectureSpec, itemsize: int) -> int:
     site, part = spec.site(), spec.attention.options.model_dump()
     heads, e = site.n_heads, site.head_dim
     if spec.attention.component.name == "gla":
-        return 4 * heads * (e // 2) * e
+        return 4 * heads * (e // 2) * e + ((part["conv"] or 1) - 1) * heads * (2 * (e // 2) + e) * itemsize
     if spec.attention.component.name == "retention":
         return 4 * heads * e * 2 * e
     if spec.attention.component.name == "mamba2":
@@ -157,6 +160,17 @@ def test_a_state_is_as_large_as_the_readme_says_at_any_capacity(text: str, dtype
     model = llamazoo.build_model(spec, dtype=dtype)
     expected = 3 * spec.n_layers * state_bytes(spec, dtype.itemsize)
     assert [model.new_state(3, capacity).nbytes for capacity in (1, 1024, 65536)] == [expected] * 3
+
+
+@pytest.mark.parametrize("conv", [1, 4])
+def test_the_convolutions_of_gla_are_counted_in_its_state_and_its_operations(conv: int) -> None:
+    plain = llamazoo.load_spec(read(SPECS[0][1]))
+    spec = llamazoo.load_spec(plain, {"attention.conv": conv})
+    models = [llamazoo.build_model(each, dtype=torch.bfloat16) for each in (plain, spec)]
+    assert [m.new_state(3, 64).nbytes for m in models] == [3 * s.n_layers * state_bytes(s, 2) for s in (plain, spec)]
+    more = sum(2 * p.numel() for name, p in models[1].named_parameters() if name.endswith("_conv"))
+    assert more == 2 * spec.n_layers * conv * 4 * (16 + 16 + 32)  # four heads of 16 key and 32 value channels
+    assert llamazoo.describe(spec).flops_per_token - llamazoo.describe(plain).flops_per_token == more
 
 
 @named

@@ -13,6 +13,7 @@ from llamazoo.testing import BASE, ThreadShare, run_ranks, run_threads
 
 CASES: dict[str, dict[str, Any]] = {
     "gla": {"attention": {"type": "gla", "chunk": 5}, "position": "none"},
+    "gla, convolutions": {"attention": {"type": "gla", "conv": 4, "chunk": 5}, "position": "none"},
     "retention": {"attention": {"type": "retention", "chunk": 5}},
     "mamba2, one group": {"attention": {"type": "mamba2", "state_dim": 6, "chunk": 5}, "position": "none"},
     "mamba2, four groups": {"attention": {"type": "mamba2", "state_dim": 6, "n_groups": 4, "conv_bias": False}, "position": "none"},
