@@ -17,6 +17,7 @@ class Purpose(IntEnum):
     TRAINING_TASKS = 2
     VALIDATION_TASKS = 3
     VALIDATION_PAIRS = 4
+    SHORTCUT_TASKS = 5
 
 
 def draws(seed: int, purpose: Purpose, index: int) -> np.random.Generator:

@@ -47,6 +47,12 @@ class ModularAddition(Probe):
         a, b = np.divmod(held_pairs(self.modulus, self.validation)[1], self.modulus)
         return float(np.bincount((a + b) % self.modulus).max() / len(a))  # sums are not equally frequent among the pairs held out
 
+    @property
+    def shortcut(self) -> float:
+        """Of a sum with the number that comes first which training did not show; each is another one."""
+        held = held_pairs(self.modulus, self.validation)[1]
+        return len(np.unique(held // self.modulus)) / len(held)
+
     def tasks(self, rng: np.random.Generator, count: int, *, validation: bool) -> Tasks:
         pairs = held_pairs(self.modulus, self.validation)[validation]
         a, b = np.divmod(pairs[rng.integers(len(pairs), size=count)], self.modulus)

@@ -37,6 +37,10 @@ class Copying(Probe):
     def chance(self) -> float:
         return 1 / self.vocab_size
 
+    @property
+    def shortcut(self) -> float:
+        return without_places(self.length, self.vocab_size)
+
     def tasks(self, rng: np.random.Generator, count: int, *, validation: bool) -> Tasks:
         symbols = 2 + rng.integers(self.vocab_size, size=(count, self.length))
         return said_again(symbols, symbols)
@@ -68,12 +72,31 @@ class SelectiveCopying(Probe):
     def chance(self) -> float:
         return 1 / self.vocab_size
 
+    @property
+    def shortcut(self) -> float:
+        return without_places(self.length, self.vocab_size)
+
     def tasks(self, rng: np.random.Generator, count: int, *, validation: bool) -> Tasks:
         symbols = 3 + rng.integers(self.vocab_size, size=(count, self.length))
         places = np.sort(distinct(rng, count, self.length, self.length + self.blanks), axis=1)
         scattered = np.full((count, self.length + self.blanks), BLANK, dtype=np.int64)
         np.put_along_axis(scattered, places, symbols, axis=1)
         return said_again(scattered, symbols)
+
+
+def without_places(length: int, symbols: int) -> float:
+    """What is scored without knowing where a symbol stood: by any of those left, or by any that followed the last one; the better.
+
+    With r symbols left, drawn independently, any of them is right with a chance of 1/r, and else by coincidence. The last symbol
+    stands at 1 + Binomial(length - 2, 1 / symbols) places that have a follower, of whose followers one is right.
+    """
+    guess = 1 / symbols
+    left = sum(1 / r for r in range(1, length + 1)) / length
+    if length == 1:
+        return left + (1 - left) * guess
+    places = (1 - (1 - guess) ** (length - 1)) / ((length - 1) * guess)  # the mean of one over how many
+    followed = (length - 1) / length * places
+    return max(left, followed) * (1 - guess) + guess
 
 
 def said_again(question: NDArray[np.int64], answer: NDArray[np.int64]) -> Tasks:

@@ -19,7 +19,7 @@ from llamazoo.errors import DataError
 __all__ = ["PADDING", "Probe", "ProbeData", "Tasks", "distinct", "unanswered"]
 
 PADDING = 0  # a token that no task uses
-PROBE_VERSION = 1  # of how all tasks are drawn
+PROBE_VERSION = 2  # of how all tasks are drawn
 
 
 class Tasks(NamedTuple):
@@ -67,7 +67,12 @@ class Probe(BaseModel, ABC):
     @property
     @abstractmethod
     def chance(self) -> float:
-        """The accuracy in validation of the best answer that looks at nothing and is always the same."""
+        """The accuracy in validation of the best guess that reads nothing of what is asked, though it may know how tasks are drawn."""
+
+    @property
+    def shortcut(self) -> float:
+        """The accuracy of the best rule known that reads more, yet does less than what is measured; that of a guess if there is none."""
+        return self.chance
 
     @abstractmethod
     def tasks(self, rng: np.random.Generator, count: int, *, validation: bool) -> Tasks:
@@ -103,13 +108,14 @@ class ProbeData:
         return TaskExamples(self.probe, seq_len, 0, Purpose.VALIDATION_TASKS, self.probe.validation_examples)
 
     def facts(self) -> dict[str, str | int | float]:
-        """Its options, the length of a task, and what guessing scores."""
+        """Its options, the length of a task, and what is scored by guessing, and by the best rule that does less than what is asked."""
         options: dict[str, Any] = self.probe.model_dump()
         return {
             **options,
             "task_length": self.probe.task_length,
-            "vocab_size": self.vocab_size,
+            "token_ids": self.vocab_size,  # not vocab_size, which is an option of most probes and counts symbols alone
             "chance": self.probe.chance,
+            "shortcut": self.probe.shortcut,
             "fingerprint": self.fingerprint,
         }
 

@@ -15,8 +15,9 @@ __all__ = ["AssociativeRecall", "Induction"]
 class AssociativeRecall(Probe):
     """Multi-query associative recall. Arora et al. 2023 (Zoology, arXiv 2312.04927): MQAR.
 
-    n_pairs of a key and its value, keys all different; then n_queries times a key again, after which its value is due and
-    follows. Every pair is asked for before any is asked for again. Half of the ids are keys, half are values.
+    n_pairs of a key and its value, keys all different and values too; then n_queries times a key again, after which its value is due
+    and follows. Each question is drawn from all pairs, so that what was asked before tells nothing of what is asked next. Half of the
+    ids are keys, half are values.
     """
 
     source: Literal["associative_recall"] = "associative_recall"
@@ -44,14 +45,13 @@ class AssociativeRecall(Probe):
 
     @property
     def chance(self) -> float:
-        return 2 / self.vocab_size
+        return 1 / self.n_pairs  # any of the values that stand in the task
 
     def tasks(self, rng: np.random.Generator, count: int, *, validation: bool) -> Tasks:
         half = self.vocab_size // 2
         keys = 1 + distinct(rng, count, self.n_pairs, half)
-        values = 1 + half + rng.integers(half, size=keys.shape)
-        rounds = -(-self.n_queries // self.n_pairs)
-        asked = np.concatenate([distinct(rng, count, self.n_pairs, self.n_pairs) for _ in range(rounds)], axis=1)[:, : self.n_queries]
+        values = 1 + half + distinct(rng, count, self.n_pairs, half)
+        asked = rng.integers(self.n_pairs, size=(count, self.n_queries))
         order = np.concatenate([np.broadcast_to(np.arange(self.n_pairs), keys.shape), asked], axis=1)
         tokens = np.empty((count, self.task_length), dtype=np.int64)
         tokens[:, 0::2] = np.take_along_axis(keys, order, axis=1)
@@ -83,8 +83,9 @@ class Induction(Probe):
     def _fits(self) -> Self:
         if self.vocab_size < self.length:
             raise SpecError(Problem(("vocab_size",), f"{self.vocab_size} is less than length {self.length}, whose tokens all differ"))
-        if not 2 <= self.span <= self.length:
-            raise SpecError(Problem(("span",), f"{self.span} is not from 2 to length {self.length}"))
+        if not 2 <= self.span < self.length:
+            told = f"{self.span} is not from 2 to {self.length - 1}, one less than length; a stretch of all tokens begins where all do"
+            raise SpecError(Problem(("span",), told))
         return self
 
     @property
@@ -97,7 +98,7 @@ class Induction(Probe):
 
     @property
     def chance(self) -> float:
-        return 1 / self.vocab_size
+        return 1 / (self.length - self.span + 1)  # what stands as far into a stretch as this, if it began where it may
 
     def tasks(self, rng: np.random.Generator, count: int, *, validation: bool) -> Tasks:
         before = 1 + distinct(rng, count, self.length, self.vocab_size)
