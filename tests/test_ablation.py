@@ -15,7 +15,11 @@ import pytest
 import llamazoo
 from llamazoo.ablation import Heard, run
 from llamazoo.ablation.experiment import read_experiment
+from llamazoo.ablation.facts import facts_of
 from llamazoo.ablation.plan import Plan
+from llamazoo.ablation.prepare import prepare
+from llamazoo.ablation.preview import preview
+from llamazoo.ablation.report.answer import warnings
 from llamazoo.ablation.results import Results
 from llamazoo.errors import SpecError, TrainingError, UnsupportedError
 
@@ -34,6 +38,23 @@ EXPERIMENT: dict[str, Any] = {
 
 
 SHORT = {**EXPERIMENT, "variants": {"layernorm": {"norm": "layernorm"}}, "train": {**EXPERIMENT["train"], "lr": 0.003}}
+
+
+def on_documents(folder: Path, length: int) -> dict[str, Any]:
+    """An experiment on texts of so many bytes each, one seed of it."""
+    texts = [f"{number:03d}" + "so it goes, " * (length // 12 + 1) for number in range(80)]
+    (folder / "texts.jsonl").write_text("".join(json.dumps({"text": text[:length]}) + "\n" for text in texts))
+    data = {"source": "files", "paths": [str(folder / "texts.jsonl")], "validation": 0.3}
+    rate = {**EXPERIMENT["train"], "lr": 0.003}
+    return {
+        **EXPERIMENT,
+        "base": {**BASE, "vocab_size": 256},
+        "data": data,
+        "train": rate,
+        "seeds": 1,
+        "noise": False,
+        "outcomes": ["loss"],
+    }
 
 
 class Heedful:
@@ -59,11 +80,10 @@ def test_an_experiment_goes_from_its_file_to_a_report(tmp_path: Path) -> None:
         assert variant.at_edge
         for each, *tried in zip(variant.runs, *(rate.losses for rate in variant.learning_rates), strict=True):
             assert each.lr == (0.003, 0.01)[tried.index(min(tried))]
-            assert set(each.outcomes) == {"loss", "accuracy", "loss@2x", "loss@4x"}
+            assert set(each.outcomes) == {"loss", "accuracy"}, "a longer text of a probe has more tasks, and none is longer"
             assert each.curve[-1].loss == each.outcomes["loss"]
-    learned, layernorm = results.variant("learned"), results.variant("layernorm")
-    assert [each.outcomes["loss@4x"] for each in learned.runs] == [None, None]  # its table has 32 rows
-    assert all(each.outcomes["loss@4x"] is not None for each in layernorm.runs)
+    assert {results.data[key] for key in ("vocab_size", "token_ids")} == {24, 25}
+    layernorm = results.variant("layernorm")
     assert {(c.outcome, len(c.differences)) for c in layernorm.comparisons} == {("loss", 2), ("accuracy", 2)}
     assert results.noise is not None
     assert len(results.noise.differences["loss"]) == 2
@@ -224,7 +244,10 @@ def test_a_part_in_a_file_is_found_by_its_name(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"variants": {"typo": {"norm": "layernrm"}}}, r"variants\.typo: norm: no norm named 'layernrm'"),
-        ({"outcomes": ["loss", "loss@4x"]}, r"'learned' cannot be built for 64 tokens .* max_seq_len: 64"),
+        (
+            {"outcomes": ["loss", "loss@4x"], "data": {"source": "stdlib", "max_documents": 20}, "base": {**BASE, "vocab_size": 256}},
+            r"'learned' cannot be built for 64 tokens .* max_seq_len: 64",
+        ),
         ({"base": {**BASE, "vocab_size": 7}}, r"data: has \d+ token ids, more than fit into vocab_size: 'base' has 7"),
     ],
 )
@@ -232,6 +255,30 @@ def test_what_is_wrong_is_told_before_anything_is_trained(changes: dict[str, Any
     with pytest.raises(SpecError, match=message):
         run({**EXPERIMENT, **changes}, tmp_path / "out")
     assert not list(tmp_path.glob("out/runs/*"))
+
+
+def test_losses_at_longer_texts_are_measured_where_a_variant_can_be_built_for_them(tmp_path: Path) -> None:
+    results = run(on_documents(tmp_path, 400), tmp_path / "out")
+    learned, layernorm = (results.variant(name).runs[0].outcomes for name in ("learned", "layernorm"))
+    assert set(learned) == set(layernorm) == {"loss", "loss@2x", "loss@4x"}
+    assert learned["loss@4x"] is None  # its table has 32 rows
+    assert None not in (learned["loss@2x"], layernorm["loss@4x"])
+    assert not [warning for warning in warnings(results) if "too short" in warning]
+
+
+def test_of_short_documents_it_is_told_how_little_of_longer_texts_is_longer(tmp_path: Path) -> None:
+    given = on_documents(tmp_path, 20)  # three of each, behind the first sixteen, have more behind them
+    results = run(given, tmp_path / "out")
+    told = [warning for warning in warnings(results) if "too short" in warning]
+    assert [warning.partition(" to say")[0] for warning in told] == [f"documents are too short for loss@{n}x" for n in (2, 4)]
+    ready = prepare(read_experiment(given))
+    assert [
+        warning for warning in preview(ready.plan, data=facts_of(ready.plan.experiment, ready.data)).warnings if "too short" in warning
+    ] == told
+    assert "too short for loss" in (tmp_path / "out" / "report.md").read_text()
+    shares = [share for name, share in results.data.items() if name.startswith("share of targets at")]
+    assert len(shares) == 2
+    assert all(0.05 < share < 3 / 19 for share in shares)  # fewer, by those that are cut
 
 
 def test_a_damaged_result_is_told_and_not_taken(tmp_path: Path) -> None:

@@ -351,6 +351,19 @@ def everywhere(lr: float, seeds: int = 5) -> dict[int, float]:
     return dict.fromkeys(range(seeds), lr)
 
 
+def test_of_a_probe_no_longer_text_is_measured_and_none_can_be_asked_for() -> None:
+    """Its tasks have one length, and a longer text has more of them in a row, with positions that begin anew."""
+    given = {**EXPERIMENT, "data": RECALL}
+    made = plan(read_experiment(given))
+    assert {tuple(job.lengths) for job in made.all_jobs()} == {(), (1,)}
+    assert made.experiment.lengths == [1]
+    assert read_experiment({**given, "lengths": []}).lengths == []
+    with pytest.raises(llamazoo.SpecError, match=r"outcomes\.0: loss@4x is not measured: the tasks of associative_recall have one length"):
+        read_experiment({**given, "outcomes": ["loss@4x"]})
+    with pytest.raises(llamazoo.SpecError, match=r"lengths: 2: the tasks of associative_recall have one length, .*; leave `lengths` out"):
+        read_experiment({**given, "lengths": [1, 2]})
+
+
 def test_the_plan_has_every_run_once() -> None:
     experiment = read({"probes": {"recall": RECALL}, "outcomes": ["loss", "accuracy:recall"], "seeds": 3})
     made = plan(experiment)

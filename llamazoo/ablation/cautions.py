@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
+from llamazoo.ablation.longer import short_documents
 from llamazoo.ablation.match import TOLERANCE
 
 __all__ = ["REMEDY", "cautions", "divided", "unlearned"]
@@ -21,8 +22,19 @@ def unlearned(what: str, names: Sequence[str], chance: float) -> str:
     return f"{what}: {told}, so it does not tell them apart: {REMEDY}"
 
 
-def cautions(seeds: int, rates: Sequence[float], *, noise: bool, off: Mapping[str, float], documents: int | None = None) -> Iterator[str]:
-    """One sentence for each; `off` is by what share each variant's size is off the base's, `documents` how many losses are measured on."""
+def cautions(
+    seeds: int,
+    rates: Sequence[float],
+    *,
+    noise: bool,
+    off: Mapping[str, float],
+    documents: int | None = None,
+    data: Mapping[str, str | int | float] | None = None,
+) -> Iterator[str]:
+    """One sentence for each; `off` is by what share each variant's size is off the base's, `documents` how many losses are measured on.
+
+    `data` are the facts of the data.
+    """
     if seeds < FEWEST:
         yield f"with fewer than {FEWEST} seeds hardly any difference can be shown; seeds is {seeds}"
     if len(rates) == 1:
@@ -37,6 +49,7 @@ def cautions(seeds: int, rates: Sequence[float], *, noise: bool, off: Mapping[st
     told = ", ".join(f"{name} {share:+.1%}" for name, share in off.items() if abs(share) > TOLERANCE)
     if told:
         yield f"sizes are not matched: {told}"
+    yield from short_documents(data or {})
 
 
 def divided(shares: Sequence[float]) -> tuple[list[float], list[float]] | None:

@@ -19,7 +19,7 @@ from llamazoo.ablation.launch import Launch
 from llamazoo.ablation.outcomes import probe_of
 from llamazoo.ablation.paired import noise_floor
 from llamazoo.ablation.plan import Choice, Job, choose
-from llamazoo.ablation.prepare import prepare
+from llamazoo.ablation.prepare import Prepared, prepare
 from llamazoo.ablation.report.answer import warnings
 from llamazoo.ablation.report.write import write_report
 from llamazoo.ablation.results import Comparison, Effect, Guessing, Noise, Outcome, Results, Run, Timings, Variant
@@ -27,7 +27,6 @@ from llamazoo.ablation.statistics import compare
 from llamazoo.ablation.timing import timings_of
 from llamazoo.ablation.variants import BASE, Candidate
 from llamazoo.ablation.work import Done, RunTiming, run_of
-from llamazoo.data.example import DataSet
 from llamazoo.parts import registry_with
 from llamazoo.registry import Registry
 
@@ -102,7 +101,7 @@ def run(
     chosen = choose(read, tuned.runs)
     final = through(plan.final_jobs({name: choice.by_seed for name, choice in chosen.items()}))
     told = environment_of(plan.candidates, [*tuned.machines, *final.machines])
-    results = _results(read, plan.candidates, chosen, final.runs, data, told)
+    results = _results(read, ready, chosen, final.runs, told)
     timings = timings_of([*tuned.timings, *final.timings], plan.candidates)
     _write(place, results, timings)
     write_report(results, timings, place)
@@ -111,19 +110,18 @@ def run(
 
 def _results(
     experiment: Experiment,
-    candidates: Sequence[Candidate],
+    ready: Prepared,
     chosen: Mapping[str, Choice],
     runs: Sequence[Run],
-    data: Mapping[str | None, DataSet],
     environment: dict[str, str],
 ) -> Results:
     noise = _noise(experiment, runs)
-    guesses = guessing(experiment, data)
+    candidates, guesses = ready.plan.candidates, guessing(experiment, ready.data)
     compared = _comparisons(experiment, candidates, runs, noise, guesses)
     found = Results(
         name=experiment.name,
         experiment=experiment.model_dump(mode="json"),
-        data=facts_of(experiment, data),
+        data=facts_of(experiment, ready.data),
         environment=environment,
         parts=parts_of(candidates),
         plugins=plugins_of(candidates),

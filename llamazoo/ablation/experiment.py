@@ -118,7 +118,7 @@ class Experiment(BaseModel):
     outcomes: Annotated[list[Outcome], Field(min_length=1)] = ["loss"]
     """What is compared, declared in advance: loss, loss@4x, accuracy, accuracy:<probe>."""
     lengths: list[Annotated[int, Field(ge=1, le=64)]] = [1, 2, 4]
-    """Multiples of the trained length at which the loss is measured, where a variant can be built for them."""
+    """Multiples of the trained length at which the loss is measured, where a variant can be built for them; of a probe, 1 alone."""
     alpha: Level = 0.05
     """The chance that is taken of declaring any difference from the base where there is none; of a grid, any effect on one outcome, too."""
     power: Share = 0.8
@@ -132,6 +132,8 @@ class Experiment(BaseModel):
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
+        if self._on_probe and "lengths" not in self.model_fields_set:
+            object.__setattr__(self, "lengths", [1])
         problems = [*self._wrong_variants(), *self._wrong_data(), *self._wrong_outcomes()]
         if problems:
             raise SpecError(*problems)
@@ -175,6 +177,8 @@ class Experiment(BaseModel):
                 reason = "stands here twice"
             if reason is not None:
                 yield Problem(("outcomes", i), reason)
+        if self._on_probe and self.lengths and max(self.lengths) > 1:
+            yield Problem(("lengths",), f"{max(self.lengths)}: {self._no_longer}; leave `lengths` out")
         if len(set(self.lengths)) < len(self.lengths):
             yield Problem(("lengths",), "one of them stands here twice")
         if isinstance(self.smallest, dict):
@@ -190,15 +194,26 @@ class Experiment(BaseModel):
             return f"no outcome is called {shown(outcome)}; {nearest(outcome, known)}known here: {', '.join(known)}"
         if length == 1:
             return "loss@1x is the loss itself; write loss"
+        if length is not None and self._on_probe:
+            return f"{outcome} is not measured: {self._no_longer}"
         if length is not None and length not in self.lengths:
             return f"{outcome} is not measured: `lengths` has {', '.join(map(str, self.lengths)) or 'none'}; add {length}"
         if probe is not None and probe not in self.probes:
             hint = nearest(probe, self.probes)
             return f"no probe is named {shown(probe)}; {hint}`probes` has {', '.join(self.probes) or 'none'}"
-        if outcome == "accuracy" and self.data["source"] in TEXTS:
+        if outcome == "accuracy" and not self._on_probe:
             each = ", ".join(f"accuracy:{name}" for name in self.probes) or "the data a probe, or name some under `probes`"
             return f"the source {self.data['source']} is text, without answers that are right or wrong; make it {each}"
         return None
+
+    @property
+    def _on_probe(self) -> bool:
+        """Whether the data themselves are a probe."""
+        return self.data["source"] not in TEXTS
+
+    @property
+    def _no_longer(self) -> str:
+        return f"the tasks of {self.data['source']} have one length, and a longer text has more of them, none of which sees another"
 
     @property
     def seed_numbers(self) -> range:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from llamazoo.ablation.experiment import Experiment
+from llamazoo.ablation.longer import shares
 from llamazoo.data.example import DataSet
 from llamazoo.training.evaluate import Evaluated, evaluated
 
@@ -18,10 +19,10 @@ def evaluated_of(experiment: Experiment, data: Mapping[str | None, DataSet], pro
 
 
 def facts_of(experiment: Experiment, data: Mapping[str | None, DataSet]) -> dict[str, str | int | float]:
-    """What each data set says of itself, and what of it is evaluated; of probes, under their names."""
+    """What each data set says of itself, what of it is evaluated, and how much of longer texts is longer; of probes, under their names."""
     found: dict[str, str | int | float] = {}
     for probe, each in data.items():
         read = evaluated_of(experiment, data, probe)
         told = {**each.facts(), EVALUATED_DOCUMENTS: read.documents, EVALUATED_TOKENS: read.tokens}
         found |= {f"{probe}: {key}" if probe else key: value for key, value in told.items()}
-    return found
+    return found | shares(data[None], experiment.train, experiment.lengths)

@@ -1,6 +1,6 @@
 """What an experiment will take, before anything is run: sizes, numbers of runs, tokens, operations."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from pydantic import BaseModel, ConfigDict
 
@@ -52,10 +52,10 @@ class Preview(Record):
     """What the results will not be able to say, and why."""
 
 
-def preview(plan: Plan, documents: int | None = None) -> Preview:
+def preview(plan: Plan, documents: int | None = None, data: Mapping[str, str | int | float] | None = None) -> Preview:
     """What the plan takes, all of it; which learning rates are chosen later changes nothing in that.
 
-    `documents` is how many the loss is going to be measured on, if that is known already.
+    `documents` is how many the loss is going to be measured on, if that is known already, `data` its facts.
     """
     experiment = plan.experiment
     stages = list(_stages(plan, plan.all_jobs()))
@@ -70,7 +70,7 @@ def preview(plan: Plan, documents: int | None = None) -> Preview:
         jobs=sum(stage.jobs for stage in stages),
         tokens=sum(stage.tokens for stage in stages),
         flops=sum(stage.flops for stage in stages),
-        warnings=list(cautions(experiment.seeds, experiment.train.rates, noise=experiment.noise, off=off, documents=documents)),
+        warnings=list(cautions(experiment.seeds, experiment.train.rates, noise=experiment.noise, off=off, documents=documents, data=data)),
     )
 
 

@@ -11,7 +11,7 @@ from llamazoo.ablation import Results, read_experiment
 from llamazoo.ablation import run as run_experiment
 from llamazoo.ablation.conduct import RUNS
 from llamazoo.ablation.estimate import seconds_of
-from llamazoo.ablation.facts import evaluated_of
+from llamazoo.ablation.facts import evaluated_of, facts_of
 from llamazoo.ablation.finished import left
 from llamazoo.ablation.launch import LAUNCHERS
 from llamazoo.ablation.prepare import Prepared, prepare
@@ -104,8 +104,9 @@ def _loss(variant: Variant) -> str:
 
 
 def _preview(ready: Prepared, folder: Path, json: bool) -> None:
-    documents = evaluated_of(ready.plan.experiment, ready.data).documents
-    told, todo = preview(ready.plan, documents), left(ready.plan, folder / RUNS)
+    experiment = ready.plan.experiment
+    told = preview(ready.plan, evaluated_of(experiment, ready.data).documents, facts_of(experiment, ready.data))
+    todo = left(ready.plan, folder / RUNS)
     finished, seconds = told.jobs - len(todo), sum(seconds_of(todo, ready.data, ready.registry))
     if json:
         print_json({**told.model_dump(mode="json"), "finished": finished, "seconds": seconds, "workers": ready.at_once})

@@ -136,7 +136,7 @@ def warnings(results: Results) -> Iterator[str]:
             yield from _divided(results, outcome)
     seeds, documents = len(evaluations(results.variant(results.base))), results.data.get(EVALUATED_DOCUMENTS)
     known = documents if isinstance(documents, int) else None
-    yield from cautions(seeds, rates, noise=results.noise is not None, off=off, documents=known)
+    yield from cautions(seeds, rates, noise=results.noise is not None, off=off, documents=known, data=results.data)
 
 
 def _divided(results: Results, outcome: Outcome) -> Iterator[str]:
