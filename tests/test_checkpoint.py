@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from counting import SPEC, CountingData, assert_equal, model, recipe, weights
+from pydantic import BaseModel, ConfigDict
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -22,6 +23,7 @@ from llamazoo.parts import registry_with
 from llamazoo.training.checkpoint import newest
 from llamazoo.training.loop import train
 from llamazoo.training.optimizer import Update
+from llamazoo.training.sealed import sealed
 from llamazoo.training.watch import Watcher
 
 LAST = "step-000000020"
@@ -105,6 +107,24 @@ def test_a_damaged_checkpoint_is_refused_by_name(name: str, spoil: Callable[[byt
         resume(run)
 
 
+class Anything(BaseModel):
+    """What may be written by who does not ask what may be."""
+
+    model_config = ConfigDict(extra="allow", ser_json_inf_nan="constants")
+
+
+@pytest.mark.parametrize(("spoil", "message"), [
+    (lambda text: text.replace('"step": 20', '"step": 19', 1), "it was edited, or damaged: its SHA-256 is another"),
+    (lambda text: text.replace('"step": 20', '"step": 3,\n "step": 20', 1), "it was edited, or damaged: its SHA-256 is another"),
+    (lambda text: text[: text.index(',\n "sha256"')] + "\n}", "it was cut short, or edited: it has no SHA-256 at its end"),
+], ids=["another number", "a key twice", "no sum"])  # fmt: skip
+def test_progress_that_was_edited_is_refused(spoil: Callable[[str], str], message: str, run: Path) -> None:
+    file = run / "checkpoints" / LAST / "progress.json"
+    file.write_text(spoil(file.read_text()))
+    with pytest.raises(TrainingError, match=rf"{LAST}: is damaged \(progress.json: {message}\); remove it to resume from the one before"):
+        resume(run)
+
+
 def forge(place: Path, tensors: Callable[[dict[str, Tensor]], Any], **progress: Any) -> None:
     """A checkpoint as a stranger might write it: what is wrong in it has the right hash."""
     held = load_file(place / "tensors.safetensors")
@@ -112,7 +132,8 @@ def forge(place: Path, tensors: Callable[[dict[str, Tensor]], Any], **progress: 
     save_file(held, place / "tensors.safetensors")
     told = json.loads((place / "progress.json").read_text())
     told |= {"digest": sha256((place / "tensors.safetensors").read_bytes()).hexdigest(), **progress}
-    (place / "progress.json").write_text(json.dumps(told))
+    del told["sha256"]
+    (place / "progress.json").write_text(sealed(Anything(**told)))
 
 
 NORM = "model:final_norm.weight"
@@ -128,6 +149,8 @@ NORM = "model:final_norm.weight"
     (lambda held: held.update({"optimizer:exp_avg:none": torch.zeros(1)}), "'optimizer:exp_avg:none' is unknown"),
     (lambda held: held.pop("random:cpu"), "'random:cpu' is missing"),
     (lambda held: held["random:cpu"].fill_(255), "its random state is none"),
+    (lambda held: held["random:python"].fill_(-1), "its random state is none"),
+    (lambda held: held["random:numpy"].fill_(-1), "its random state is none"),
 ])  # fmt: skip
 def test_tensors_that_are_not_the_runs_are_refused(change: Callable[[dict[str, Tensor]], Any], message: str, run: Path) -> None:
     forge(run / "checkpoints" / LAST, change)
@@ -141,7 +164,7 @@ POINT = {"step": 2, "tokens": 64, "loss": 1.0, "accuracy": 0.5, "training_loss":
 
 
 @pytest.mark.parametrize(("progress", "message"), [
-    ({"step": 2, "points": []}, "progress.json says step 2, of a run of 20"),
+    ({"step": 2, "taken": 2, "points": []}, "progress.json says step 2, of a run of 20"),
     ({"step": -3}, "step: .* greater than or equal to 0, found -3"),
     ({"step": "20"}, "step: .*valid integer, found '20'"),
     ({"points": [7]}, "points.0: "),
@@ -149,7 +172,8 @@ POINT = {"step": 2, "tokens": 64, "loss": 1.0, "accuracy": 0.5, "training_loss":
     ({"points": [{**POINT, "extra": 1}]}, "points.0.extra"),
     ({"points": [{**POINT, "step": 21}]}, r"the evaluations are of the steps \[21\]; they have to rise, up to 20"),
     ({"points": [POINT, POINT]}, r"the evaluations are of the steps \[2, 2\]"),
-    ({"skipped_in_a_row": 4}, "0 steps skipped, 4 in a row"),
+    ({"skipped_in_a_row": 4}, "20 steps taken, .* 0 skipped, 4 in a row, of 20"),
+    ({"skipped": 1}, "20 steps taken, .* 1 skipped, 0 in a row, of 20"),
     ({"summed": float("nan")}, "summed: .*finite"),
     ({"identity": "mine"}, "identity: "),
 ])  # fmt: skip

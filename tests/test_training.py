@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import torch
 from counting import SPEC, Counting, CountingData, assert_equal, journal, model, recipe, weights
-from safetensors.torch import save_file
 from torch import Tensor
 
 import llamazoo
@@ -29,6 +28,7 @@ from llamazoo.training.loop import train
 from llamazoo.training.optimizer import Update, Updater, adamw, decayed
 from llamazoo.training.pinned import deterministic
 from llamazoo.training.watch import Watcher
+from llamazoo.weights.store import write_safetensors
 
 
 class Record(Watcher):
@@ -261,7 +261,7 @@ def test_a_sigterm_leaves_a_whole_checkpoint_and_the_exit_status_says_so(
             return Asking(seq_len, 5, 10)
 
     if where == "save":
-        monkeypatch.setattr(checkpoint, "save_file", lambda *args: (ask(), save_file(*args)))
+        monkeypatch.setattr(checkpoint, "write_safetensors", lambda *args: (ask(), write_safetensors(*args)))
     learner = model()
     if where == "compilation":
 

@@ -11,6 +11,7 @@ from llamazoo.decoder import Decoder
 from llamazoo.registry import Registry
 from llamazoo.spec.compose import load_spec
 from llamazoo.training.fit import training_dtype
+from llamazoo.training.pinned import as_it_was
 
 __all__ = ["as_usual", "fresh_model"]
 
@@ -23,11 +24,14 @@ def fresh_model(job: Job, registry: Registry | None = None) -> Decoder:
 
 @contextmanager
 def as_usual() -> Iterator[None]:
-    """PyTorch's default dtype and device as they are at first, and afterwards as they were: no key of a run tells of others."""
+    """PyTorch's default dtype and device as they are at first, and afterwards all as it was: no key of a run tells of others.
+
+    Gradients are on in it; what a part sets for the whole process, the next run does not find.
+    """
     before, elsewhere = torch.get_default_dtype(), torch.get_default_device().type != "cpu"
     torch.set_default_dtype(torch.float32)
     try:
-        with torch.device("cpu") if elsewhere else nullcontext():
+        with as_it_was(), torch.enable_grad(), torch.device("cpu") if elsewhere else nullcontext():
             yield
     finally:
         torch.set_default_dtype(before)

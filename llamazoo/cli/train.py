@@ -21,6 +21,7 @@ from llamazoo.training.config import read_training_file
 from llamazoo.training.fit import training_dtype
 from llamazoo.training.loop import train
 from llamazoo.training.optimizer import Update
+from llamazoo.training.pinned import pinned
 from llamazoo.training.tensorboard import TensorBoard
 from llamazoo.training.watch import Point, Watcher
 
@@ -47,10 +48,12 @@ def run(
     """
     read, registry = read_training_file(file, overrides(settings, OF_FILE)), registry_with(parts)
     if (out / MODEL).exists():
-        raise SaveError(f"{out / MODEL}: is trained already; choose another folder, or remove it to train again")
+        raise SaveError(f"{out / MODEL}: is trained already; choose another folder, or remove {out} and all that is in it to train again")
     weights = None if read.weights is None else read.folder / Path(read.weights).expanduser()
     spec = load_spec(read.model, registry=registry, folder=read.folder)
-    model = build_model(spec, weights=weights, device=device_of(device), dtype=training_dtype(spec), registry=registry)
+    place = device_of(device)
+    with pinned(read.train, place, read.seed):  # for parts that draw first values from elsewhere than they should
+        model = build_model(spec, weights=weights, device=place, dtype=training_dtype(spec), registry=registry)
     data = open_data(read.data, folder=read.folder)
     bar = Bar()
     with at_work(bar.stands), bar:

@@ -8,18 +8,20 @@ import hashlib
 import os
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 
 import torch
-from pydantic import ValidationError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from llamazoo.errors import TrainingError
-from llamazoo.spec.problems import explain
 from llamazoo.training.identity import Identity
 from llamazoo.training.progress import Progress
+from llamazoo.training.randomness import random_states, set_random_states
+from llamazoo.training.sealed import sealed, unsealed
 from llamazoo.weights.save import save_folder
+from llamazoo.weights.store import Outgoing, write_safetensors
 
 __all__ = ["load_progress", "newest", "restore", "save_checkpoint", "sweep"]
 
@@ -33,14 +35,14 @@ BEFORE = "remove it to resume from the one before"
 def save_checkpoint(folder: Path, progress: Progress, model: nn.Module, optimizer: torch.optim.Optimizer) -> Path:
     """Write one, then remove all but the newest two. Raises SaveError; what was there before is whole in any case."""
     place = folder / _name(progress.step)
-    tensors = {name: value.detach().contiguous().cpu() for name, value in _tensors(model, optimizer).items()}
+    tensors = {name: value.detach().cpu() for name, value in _tensors(model, optimizer).items()}
 
     def write(draft: Path) -> None:
-        save_file(tensors, draft / TENSORS)
+        outgoing = [Outgoing(name, held.dtype, tuple(held.shape), partial(tensors.__getitem__, name)) for name, held in tensors.items()]
+        write_safetensors(draft / TENSORS, sorted(outgoing, key=lambda each: -each.dtype.itemsize))  # so that each begins at a multiple
         told = progress.model_copy(update={"digest": _digest(draft / TENSORS)})
-        (draft / PROGRESS).write_text(told.model_dump_json(indent=1), encoding="utf-8")
-        for name in (TENSORS, PROGRESS):
-            _to_disk(draft / name)
+        (draft / PROGRESS).write_text(sealed(told), encoding="utf-8")
+        _to_disk(draft / PROGRESS)
 
     save_folder(place, write)
     _to_disk(folder)
@@ -64,13 +66,12 @@ def sweep(folder: Path) -> None:
 def load_progress(place: Path, identity: Identity, steps: int) -> Progress:
     """How far a checkpoint of a run of so many steps came. Raises TrainingError if it is damaged, or another run's."""
     try:
-        progress = Progress.model_validate_json((place / PROGRESS).read_bytes())
+        progress = unsealed((place / PROGRESS).read_bytes(), Progress)
         digest = _digest(place / TENSORS)
     except OSError as error:
         raise TrainingError(f"{place}: is damaged ({error}); {BEFORE}") from None
-    except ValidationError as error:
-        found = "; ".join(map(str, explain(error, Progress).problems))
-        raise TrainingError(f"{place}: is damaged ({PROGRESS}: {found}); {BEFORE}") from None
+    except ValueError as error:
+        raise TrainingError(f"{place}: is damaged ({PROGRESS}: {error}); {BEFORE}") from None
     if digest != progress.digest:
         raise TrainingError(f"{place}: is damaged ({TENSORS} is not what was written: its SHA-256 is another); {BEFORE}")
     unlike = identity.unlike(progress.identity)
@@ -94,7 +95,10 @@ def restore(place: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> 
     if wrong:
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
         raise TrainingError(f"{place}: {TENSORS} is not of this model: {'; '.join(wrong[:5])}{more}; {BEFORE}")
-    _set_random_states(place, held, model)
+    try:
+        set_random_states(held, next(model.parameters()).device)
+    except ValueError as error:
+        raise TrainingError(f"{place}: its random state is none ({error}); {BEFORE}") from None
     named = dict(model.named_parameters())
     for name, parameter in named.items():
         parameter.copy_(held[f"model:{name}"])
@@ -126,20 +130,7 @@ def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Te
             found[f"optimizer:step:{name}"] = state["step"] if state else first
             for key in MOMENTS:
                 found[f"optimizer:{key}:{name}"] = state[key] if state else torch.zeros_like(parameter, device="cpu")
-    device = next(model.parameters()).device
-    found["random:cpu"] = torch.get_rng_state()
-    if device.type == "cuda":
-        found["random:cuda"] = torch.cuda.get_rng_state(device)
-    return found
-
-
-def _set_random_states(place: Path, held: dict[str, Tensor], model: nn.Module) -> None:
-    try:
-        torch.set_rng_state(held["random:cpu"])
-        if "random:cuda" in held:
-            torch.cuda.set_rng_state(held["random:cuda"], next(model.parameters()).device)
-    except RuntimeError as error:
-        raise TrainingError(f"{place}: its random state is none ({str(error).splitlines()[0]}); {BEFORE}") from None
+    return found | random_states(next(model.parameters()).device)
 
 
 def _name(step: int) -> str:

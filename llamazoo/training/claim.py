@@ -27,8 +27,9 @@ def claimed(folder: Path, *, wait: bool = False) -> Iterator[None]:
     except Timeout:
         told = "another process is training here; wait until it is through, end it, or choose another folder"
         raise TrainingError(f"{folder}: {told}") from None
-    except OSError as error:
-        raise TrainingError(f"{folder}: cannot be written to ({error.strerror or error}); choose another folder") from None
+    except (OSError, ValueError) as error:  # ValueError: there is a NUL in the name
+        why = getattr(error, "strerror", None) or error
+        raise TrainingError(f"{str(folder)!r}: cannot be written to ({why}); choose another folder") from None
     try:
         yield
     finally:

@@ -3,13 +3,14 @@
 import json
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from llamazoo.errors import TrainingError
+from llamazoo.errors import SaveError, TrainingError
 from llamazoo.spec.problems import explain
 from llamazoo.training.optimizer import Update
 from llamazoo.training.watch import Point, Watcher
@@ -37,9 +38,10 @@ class Journal(Watcher):
         # An evaluation at step n comes before the update of that number.
         kept = sorted([*map(_told, points), *updates], key=lambda line: (line["step"], "evaluation" not in line))
         draft = self.path.with_name(f".{self.path.name}.draft")
-        draft.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-        draft.replace(self.path)
-        self.file = open(self.path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 - closed by end()
+        with self._kept():
+            draft.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+            draft.replace(self.path)
+            self.file = open(self.path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 - closed by end()
 
     def updated(self, step: int, update: Update, seconds: float) -> None:
         told = {"step": step, "loss": _finite(update.loss), "lr": update.lr, "norm": _finite(update.norm)}
@@ -49,12 +51,22 @@ class Journal(Watcher):
         self._write(_told(point))
 
     def end(self) -> None:
-        if self.file is not None:
-            self.file.close()
-            self.file = None
+        file, self.file = self.file, None
+        if file is not None:
+            with self._kept():
+                file.close()
 
     def _write(self, told: dict[str, Any]) -> None:
-        self.file.write(json.dumps(told) + "\n")
+        with self._kept():
+            self.file.write(json.dumps(told) + "\n")
+
+    @contextmanager
+    def _kept(self) -> Iterator[None]:
+        """Raise SaveError where the disk takes no more, or the file cannot be written for another reason."""
+        try:
+            yield
+        except OSError as error:
+            raise SaveError(f"{self.path}: {error.strerror or error}; what was saved before is whole") from None
 
     def _lines(self) -> Iterator[Line]:
         """What is there already, but for a last line that was cut off. Raises TrainingError for any other that is none."""

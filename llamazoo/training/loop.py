@@ -26,10 +26,13 @@ from llamazoo.training.optimizer import Updater
 from llamazoo.training.pinned import compiled, pinned
 from llamazoo.training.progress import Progress
 from llamazoo.training.recipe import Recipe
-from llamazoo.training.stopping import EXIT_STATUS, Stop, stopping
+from llamazoo.training.remembered import Remembered
+from llamazoo.training.stopping import EXIT_STATUS, Stop, Stopped, staying, stopping
 from llamazoo.training.watch import Point, Watcher
 
 __all__ = ["Trained", "train"]
+
+SOON = 2  # steps after which it is first asked whether parts remember what no checkpoint holds
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,9 @@ def train(
 
     To go on, bring the model as it was when the run began. `seed` gives the order of the data. The folder gets `metrics.jsonl` and
     `checkpoints/`. A SIGTERM ends the program with status 143 once a checkpoint is saved. Raises DataError if data and model do not
-    fit, UnsupportedError if the recipe does not fit the model, DivergedError, or TrainingError if what lies in the folder is another
-    run's, another process trains there, or the model is in half precision.
+    fit, UnsupportedError if the recipe does not fit the model, DivergedError, SaveError if the folder takes no more, or TrainingError if
+    what lies in the folder is another run's, another process trains there, the model is in half precision, or a part remembers what
+    no checkpoint holds, or tries to end the program.
     """
     place = None if folder is None else Path(folder)
     check_fit(model, data, recipe, place, seed)
@@ -88,6 +92,9 @@ class _Run:
         self.checkpoints = None if folder is None else folder / "checkpoints"
         self.watchers = [*watchers, *([] if folder is None else [Journal(folder / "metrics.jsonl")])]
         self.saved: int | None = None
+        self.remembered = None if folder is None else Remembered(model)
+        self.last: Example | None = None  # the rows that were learned from last
+        self.learned = 0  # how often, in this process
         self.progress = Progress(identity=identity_of(model, data, recipe, seed), step=0)
         if self.checkpoints is not None:
             sweep(self.checkpoints)
@@ -115,6 +122,9 @@ class _Run:
                     break
                 self._update(next(coming).to(self.model.device))
         self.model.eval()
+        if self.progress.skipped > self.progress.taken:  # what was trained is not what was asked for
+            told = f"{self.progress.skipped} of {steps} steps, more than half, had a loss or gradients that are not finite"
+            raise DivergedError(f"{told}; no update was made in them", self._trained())
         return self._trained()
 
     def _trained(self) -> Trained:
@@ -130,7 +140,8 @@ class _Run:
 
     def _update(self, batch: Example) -> None:
         progress, begun = self.progress, time.perf_counter()
-        update = self.updater.step(batch, progress.step)
+        with staying():
+            update = self.updater.step(batch, progress.step)
         seconds = time.perf_counter() - begun
         progress.seconds += seconds
         for watcher in self.watchers:
@@ -141,6 +152,8 @@ class _Run:
             return
         if update.taken:
             progress.summed, progress.counted, progress.skipped_in_a_row = progress.summed + update.loss, progress.counted + 1, 0
+            progress.taken += 1
+            self._remember(batch)
             return
         progress.skipped, progress.skipped_in_a_row = progress.skipped + 1, progress.skipped_in_a_row + 1
         if self.recipe.non_finite == "stop":
@@ -150,7 +163,8 @@ class _Run:
 
     def _evaluate(self) -> None:
         progress, recipe = self.progress, self.recipe
-        score = evaluate(self.model, self.validation, rows=self.updater.rows, tokens=recipe.evaluate_tokens, between=self._heed)
+        with staying():
+            score = evaluate(self.model, self.validation, rows=self.updater.rows, tokens=recipe.evaluate_tokens, between=self._heed)
         if not math.isfinite(score.loss):
             raise DivergedError(f"after {progress.step} steps the validation loss is {score.loss}", self._trained())
         mean = progress.summed / progress.counted if progress.counted else None
@@ -160,9 +174,23 @@ class _Run:
         for watcher in self.watchers:
             watcher.evaluated(point)
 
+    def _remember(self, batch: Example) -> None:
+        """Note what was learned from last, and ask early whether this run can be resumed."""
+        if self.remembered is not None:
+            self.last = Example(*(each[: self.updater.rows] for each in batch))
+            self.learned += 1
+            if self.learned == SOON:
+                self._check_remembered()
+
+    def _check_remembered(self) -> None:
+        if self.remembered is not None and self.last is not None and self.last.learned:
+            with staying():
+                self.remembered.check(self.last, self.recipe)
+
     def _save(self) -> None:
         if self.checkpoints is None:
             return
+        self._check_remembered()
         save_checkpoint(self.checkpoints, self.progress, self.model, self.updater.optimizer)
         self.saved = self.progress.step
 
@@ -171,4 +199,4 @@ class _Run:
         if self.stop.asked:
             if self.saved != self.progress.step:
                 self._save()
-            raise SystemExit(EXIT_STATUS)
+            raise Stopped(EXIT_STATUS)

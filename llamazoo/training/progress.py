@@ -25,7 +25,10 @@ class Progress(BaseModel):
     """Spent on updates so far."""
     points: list[Point] = []
     """All evaluations so far."""
+    taken: Count = 0
+    """Steps that updated the model."""
     skipped: Count = 0
+    """Steps that had to be left out, since loss or gradients were not finite."""
     skipped_in_a_row: Count = 0
     summed: FiniteFloat = 0.0
     """Of the batches' losses since the last evaluation."""
@@ -39,6 +42,7 @@ class Progress(BaseModel):
         steps = [point.step for point in self.points]
         if steps != sorted({step for step in steps if 0 <= step <= self.step}):
             raise ValueError(f"the evaluations are of the steps {steps[:20]}; they have to rise, up to {self.step}")
-        if not self.skipped_in_a_row <= self.skipped <= self.step >= self.counted:
-            raise ValueError(f"{self.skipped} steps skipped, {self.skipped_in_a_row} in a row, {self.counted} counted, of {self.step}")
+        if not (self.skipped_in_a_row <= self.skipped and self.counted <= self.taken <= self.step - self.skipped):
+            told = f"{self.taken} steps taken, {self.counted} of them counted, {self.skipped} skipped, {self.skipped_in_a_row} in a row"
+            raise ValueError(f"{told}, of {self.step}")
         return self

@@ -1,4 +1,4 @@
-"""SIGTERM while a run is under way: it ends at the next place where it is whole."""
+"""How a run is ended: by a SIGTERM, at the next place where it is whole, and not by what a part raises to end the program."""
 
 import signal
 import threading
@@ -6,9 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["EXIT_STATUS", "Stop", "stopping"]
+from llamazoo.discovery import told
+from llamazoo.errors import TrainingError
+
+__all__ = ["EXIT_STATUS", "Stop", "Stopped", "staying", "stopping"]
 
 EXIT_STATUS = 128 + signal.SIGTERM
+
+
+class Stopped(SystemExit):
+    """The program ends as it was asked to by a SIGTERM."""
 
 
 class Stop:
@@ -37,4 +44,15 @@ def stopping() -> Iterator[Stop]:
     finally:
         signal.signal(signal.SIGTERM, before)
         if stop.asked:
-            raise SystemExit(EXIT_STATUS)
+            raise Stopped(EXIT_STATUS)
+
+
+@contextmanager
+def staying() -> Iterator[None]:
+    """Raise TrainingError for what a part raises to end the whole program; Ctrl-C and SIGTERM end it as they should."""
+    try:
+        yield
+    except (Exception, KeyboardInterrupt, GeneratorExit, Stopped):
+        raise
+    except BaseException as error:  # SystemExit too: the program would end as if it had done what it was asked to
+        raise TrainingError(f"a part tried to end the program ({told(error)}); raise an error in place of that") from error

@@ -19,7 +19,7 @@ from torch import Tensor
 from llamazoo.errors import WeightsError
 from llamazoo.weights.files import plain_file, read_json, strict_json
 
-__all__ = ["Entry", "Outgoing", "SafetensorsStore", "Store", "write_sharded"]
+__all__ = ["Entry", "Outgoing", "SafetensorsStore", "Store", "write_safetensors", "write_sharded"]
 
 MAX_HEADER = 8 << 20
 INDEX = "model.safetensors.index.json"
