@@ -11,8 +11,8 @@ from torch.nn import Parameter
 import llamazoo
 from llamazoo.ablation import run
 from llamazoo.ablation.experiment import read_experiment
-from llamazoo.ablation.isolation import sees_too_much
 from llamazoo.ablation.plan import Plan
+from llamazoo.ablation.trial import tried
 from llamazoo.errors import SpecError
 
 BASE = {"extends": "llama-tiny", "vocab_size": 32, "dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 32, "max_seq_len": 32}
@@ -85,4 +85,4 @@ def test_a_part_that_sees_too_much_is_refused_by_its_variant_before_anything_is_
 )
 def test_built_in_parts_and_plugins_see_what_they_may(changes: dict[str, Any]) -> None:
     plan = Plan(read_experiment({**EXPERIMENT, "variants": {"other": changes}}), {None: ""}, "cpu")
-    assert {job.variant: sees_too_much(job) for job in plan.all_jobs()} == {"base": None, "other": None}
+    assert {job.variant: tried([job]) for job in plan.all_jobs()} == {"base": (None, {}), "other": (None, {})}

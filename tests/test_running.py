@@ -25,11 +25,13 @@ from llamazoo.ablation.launch import Launch, _apart, _carried, _registry, at_onc
 from llamazoo.ablation.plan import Job, Plan
 from llamazoo.ablation.prepare import prepare
 from llamazoo.ablation.results import Results, Timings
+from llamazoo.ablation.work import Done
 from llamazoo.cli.main import app
 from llamazoo.errors import InputError, PluginError, TrainingError, UnsupportedError
 from llamazoo.parts import registry_with
 from llamazoo.training.code import code_of
 from llamazoo.training.optimizer import Updater
+from llamazoo.training.sealed import sealed, unsealed
 
 PROGRAM = Path(__file__).parent / "programs" / "ablate.py"
 BASE = {"extends": "llama-tiny", "vocab_size": 32, "dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 32, "max_seq_len": 32}
@@ -248,7 +250,8 @@ def test_the_environment_is_that_of_the_runs(tmp_path: Path) -> None:
     machine = json.loads(result.read_text())["machine"]
     assert machine["torch"] == str(torch.__version__)
     assert machine["device"] == "cpu"
-    result.write_text(result.read_text().replace(machine["processor"], "Another Processor"))
+    found = unsealed(result.read_bytes(), Done)
+    result.write_text(sealed(found.model_copy(update={"machine": {**machine, "processor": "Another Processor"}})))
     assert run(read, tmp_path).environment["processor"] == ", ".join(sorted(["Another Processor", machine["processor"]]))
     assert environment([], [machine])["processor"] == machine["processor"]
 

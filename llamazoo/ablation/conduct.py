@@ -27,6 +27,7 @@ from llamazoo.ablation.statistics import compare
 from llamazoo.ablation.timing import timings_of
 from llamazoo.ablation.variants import BASE, Candidate
 from llamazoo.ablation.work import Done, RunTiming, run_of
+from llamazoo.errors import SaveError
 from llamazoo.parts import registry_with
 from llamazoo.registry import Registry
 
@@ -73,14 +74,13 @@ def run(
     sequential, processes (`workers` at once) or ray; other processes find parts only if they are installed, or stand in one of
     the files `parts`. Parts are found in `registry`, or in those files; an Experiment has the registry that it was read with.
     `device` is cpu unless given. Everything that is wrong is told before anything is trained: SpecError naming the variant,
-    DataError, UnsupportedError. An error within a run has a note that names the run.
+    DataError, UnsupportedError, SaveError for the folder. An error within a run has a note that names the run.
     """
     files, place = tuple(Path(part) for part in parts), Path(folder)
     registry = registry_with(files) if registry is None and parts else registry
     read = experiment if isinstance(experiment, Experiment) else read_experiment(_path(experiment), registry)
     ready = prepare(read, launcher=launcher, workers=workers, parts=files, device=device, cache=cache)
-    plan, data, runs = ready.plan, ready.data, place / RUNS
-    runs.mkdir(parents=True, exist_ok=True)
+    plan, data, runs = ready.plan, ready.data, _folder(place)
     asked = Launch(runs, data, workers, ready.registry, files)
 
     def through(jobs: Sequence[Job]) -> Ran:
@@ -251,12 +251,27 @@ def _effects(experiment: Experiment, candidates: Sequence[Candidate], runs: Sequ
         yield from effects(rows, outcome, alpha=experiment.alpha)
 
 
+def _folder(place: Path) -> Path:
+    """The folder of the runs, made. Raises SaveError if something else is there, or it cannot be."""
+    try:
+        (place / RUNS).mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:  # ValueError: there is a NUL in the name
+        told = getattr(error, "strerror", None) or error
+        raise SaveError(f"{str(place)!a}: no folder can be made there ({told}); choose another one") from None
+    for name in (RESULTS, TIMINGS):
+        if (place / name).is_dir():
+            raise SaveError(f"{place / name}: is a folder, where a file of results is to be; remove it, or choose another folder")
+    return place / RUNS
+
+
 def _write(folder: Path, results: Results, timings: Timings) -> None:
     for name, told in ((RESULTS, results), (TIMINGS, timings)):
         draft = folder / f".{name}.{secrets.token_hex(8)}"  # of this program, where another ends in the same folder at once
         try:
             draft.write_text(told.model_dump_json(indent=1) + "\n", encoding="utf-8")
             draft.replace(folder / name)
+        except OSError as error:
+            raise SaveError(f"{folder / name}: {error.strerror or error}; the runs are kept, so run the experiment again") from None
         finally:
             draft.unlink(missing_ok=True)
 

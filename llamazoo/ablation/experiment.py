@@ -30,10 +30,13 @@ from llamazoo.spec.yaml import read_yaml_file
 __all__ = ["Experiment", "check_vocabulary", "read_experiment"]
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
+RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)  # what Windows has devices by
 TEXTS = tuple(name for name, sort in SOURCES.items() if sort not in PROBES)  # of which every token is a target, and no answer
 
 
 def _named(name: str) -> str:
+    if RESERVED.fullmatch(name):
+        raise SpecError(f"{name!a} cannot name a file on every machine: it is a device of Windows; use another name")
     if not NAME.fullmatch(name) or name.endswith("."):
         told = "use letters, digits and . _ -, at most 60, beginning with a letter or digit"
         raise SpecError(f"{name[:80]!a} cannot name a file on every machine; {told}")

@@ -5,6 +5,7 @@ them call the same function with threads pinned by the recipe, so that their fig
 """
 
 import functools
+import itertools
 import multiprocessing
 import os
 import pickle
@@ -15,14 +16,14 @@ import traceback
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from multiprocessing import forkserver
-from multiprocessing.synchronize import Event
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
 
 from llamazoo.ablation.plan import Job
-from llamazoo.ablation.work import Done, perform
+from llamazoo.ablation.work import Done, called, perform
 from llamazoo.build import build_model
 from llamazoo.contract.blame import within_part
 from llamazoo.data.example import DataSet
@@ -35,6 +36,9 @@ from llamazoo.spec.compose import load_spec
 from llamazoo.training.code import code_of
 
 __all__ = ["LAUNCHERS", "Launch", "at_once", "check_found_elsewhere", "launcher_of"]
+
+GRACE = 30.0  # seconds that a run has to come to the end of a step and leave a checkpoint, once it is to end
+DIED = "died"  # in a run's folder: a line for each time that its process died
 
 
 class Launch(NamedTuple):
@@ -107,25 +111,38 @@ def processes(jobs: Sequence[Job], launch: Launch) -> Generator[tuple[int, Done]
     first = context.Process(target=os.getpid)  # when it is through, torch is imported; an interrupt until then leaves nobody half-made
     first.start()
     first.join()
-    stop = context.Event()
-    with ProcessPoolExecutor(at_once("processes", jobs, launch.workers), context, initializer=_follow, initargs=(stop,)) as pool:
-        waiting: dict[Future[Done], int] = {}
+    heard, said = context.Pipe(duplex=False)  # an Event could not be set where somebody died who waits for it
+    with heard, said, ExitStack() as ended:
+        # A pool for each process, so that it is known in which run one died.
+        pools = [ProcessPoolExecutor(1, context, _follow, (heard, GRACE)) for _ in range(at_once("processes", jobs, launch.workers))]
+        for pool in pools:
+            ended.callback(pool.shutdown, wait=True, cancel_futures=True)
         try:
-            for number, job in enumerate(jobs):
-                waiting[pool.submit(_apart, job, launch._replace(registry=None))] = number
-            while waiting:
-                for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-                    number = waiting.pop(future)
-                    yield number, future.result()
-        except BrokenProcessPool:
-            raise TrainingError(
-                "the process of a run died, killed perhaps for want of memory; what is finished is kept, so run the experiment again"
-            ) from None
+            yield from _spread(jobs, launch, pools)
         except BaseException:  # an interrupt, or an error: the runs that are under way leave a checkpoint, and nobody waits for them
-            stop.set()
+            said.close()
             raise
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _spread(jobs: Sequence[Job], launch: Launch, pools: Sequence[ProcessPoolExecutor]) -> Generator[tuple[int, Done], None, None]:
+    """The jobs one after the other to whoever is free."""
+    coming, running = iter(enumerate(jobs)), dict[Future[Done], tuple[int, ProcessPoolExecutor]]()
+
+    def begin(pool: ProcessPoolExecutor) -> None:
+        for number, job in itertools.islice(coming, 1):
+            running[pool.submit(_apart, job, launch._replace(registry=None))] = number, pool
+
+    for pool in pools:
+        begin(pool)
+    while running:
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            number, pool = running.pop(future)
+            try:
+                found = future.result()
+            except BrokenProcessPool:
+                raise _died(jobs[number], launch) from None
+            begin(pool)
+            yield number, found
 
 
 def ray(jobs: Sequence[Job], launch: Launch) -> Generator[tuple[int, Done], None, None]:
@@ -150,9 +167,13 @@ def ray(jobs: Sequence[Job], launch: Launch) -> Generator[tuple[int, Done], None
         while waiting:
             for reference in engine.wait(list(waiting), num_returns=1)[0]:
                 number = waiting.pop(reference)
-                yield number, engine.get(reference)
-    except engine.exceptions.RayTaskError as error:
-        raise error.cause from error
+                try:
+                    found = engine.get(reference)
+                except engine.exceptions.RayTaskError as error:
+                    raise error.cause from error
+                except engine.exceptions.RayError as error:  # its process, or its machine, is gone
+                    raise _died(jobs[number], launch) from error
+                yield number, found
     finally:
         if mine:
             engine.shutdown()
@@ -175,6 +196,23 @@ def _apart(job: Job, launch: Launch) -> Done:
         if carried is error:
             raise
         raise carried from None
+
+
+def _died(job: Job, launch: Launch) -> TrainingError:
+    """What is told of a run whose process died; noted in its folder, in case it does so again."""
+    note = launch.folder / job.key / DIED
+    times = 1 + (len(note.read_text(encoding="utf-8").splitlines()) if note.is_file() else 0)
+    note.parent.mkdir(parents=True, exist_ok=True)
+    with open(note, "a", encoding="utf-8") as file:
+        file.write(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())}\n")
+    if times == 1:
+        told = "killed perhaps for want of memory, or by a fault in compiled code; what is finished is kept, so run the experiment again"
+    else:
+        told = (
+            f"for the {times}. time, so that it would do so again: see that it has enough memory (--workers 1, a smaller "
+            "micro_batch_tokens), or find the fault with PYTHONFAULTHANDLER=1 and --launcher sequential, which shows where it is"
+        )
+    return TrainingError(f"the process of {called(job)} died, {told}")
 
 
 def _said(error: object) -> tuple[object, ...]:
@@ -220,10 +258,11 @@ def _without_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _follow(stop: Event) -> None:
+def _follow(heard: Connection, grace: float) -> None:
     """End this process when the one that started it says so, or is gone, however that died: a run that is under way leaves a checkpoint.
 
-    An interrupt is for the one that started it.
+    One that does not come to the end of a step in so many seconds is killed, which harms nothing that is on the disk. An interrupt is
+    for the one that started it.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
@@ -231,11 +270,13 @@ def _follow(stop: Event) -> None:
 
     def leave(after: Callable[[], object]) -> None:
         after()
-        while True:  # the first asks a run to end; when it has, the next ends the process
+        until = time.monotonic() + grace
+        while time.monotonic() < until:  # the first asks a run to end; when it has, the next ends the process
             os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(1)
+            time.sleep(min(1.0, grace))
+        os.kill(os.getpid(), signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM)
 
-    for after in (parent.join, stop.wait):
+    for after in (parent.join, functools.partial(heard.poll, None)):  # nothing is ever sent: it is closed
         threading.Thread(target=leave, args=(after,), daemon=True).start()
 
 

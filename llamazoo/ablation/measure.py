@@ -20,7 +20,7 @@ from llamazoo.spec.compose import load_spec
 from llamazoo.training.evaluate import evaluate
 from llamazoo.training.recipe import Recipe
 
-__all__ = ["Memory", "decode_tokens_per_second", "losses_at", "reaches"]
+__all__ = ["Memory", "decode_tokens_per_second", "losses_at", "reaches", "reaching_to"]
 
 STEPS = 48  # of decoding that are timed
 RESET_PEAK = "5"  # what /proc/self/clear_refs takes to forget the peak; see proc(5)

@@ -54,6 +54,8 @@ class Job(BaseModel):
     """Of the order of the examples."""
     lengths: list[int] = []
     """Multiples of the trained length at which the loss is measured at the end."""
+    left_out: list[int] = []
+    """Multiples at which this model fails, and which no outcome asks for: their loss is None."""
     device: str = "cpu"
     """Where it is computed; which of several of one sort is not in the key."""
 
@@ -88,12 +90,22 @@ class Choice(NamedTuple):
 class Plan:
     """Every run of an experiment, in the order in which they are worth running: by seed, all variants side by side."""
 
-    def __init__(self, experiment: Experiment, fingerprints: Mapping[str | None, str] | None = None, device: str = "cpu") -> None:
-        """`fingerprints` of the data, and of the probes by name, once they are open; None names the data."""
+    def __init__(
+        self,
+        experiment: Experiment,
+        fingerprints: Mapping[str | None, str] | None = None,
+        device: str = "cpu",
+        left_out: Mapping[str, Mapping[int, str]] | None = None,
+    ) -> None:
+        """`fingerprints` of the data, and of the probes by name, once they are open; None names the data.
+
+        `left_out` are the lengths at which a variant is not measured, and why.
+        """
         self.experiment = experiment
         self.candidates = experiment.candidates
         self.fingerprints = fingerprints or {}
         self.device = device
+        self.left_out = left_out or {}
         self.code = {each.name: code_of(build_model(each.spec, device="meta")) for each in self.candidates}
 
     def tuning_jobs(self) -> list[Job]:
@@ -137,6 +149,8 @@ class Plan:
         experiment = self.experiment
         spec = {name: value for name, value in candidate.spec.canonical().items() if name != "about"}
         own = {"tuning": TUNING, "noise": NOISE}.get(role, 0) + STRIDE * candidate.spec.init.seed
+        lengths = experiment.lengths if role in ("evaluation", "noise") and probe is None else []
+        left_out = self.left_out.get(candidate.name, {})
         return Job(
             variant=candidate.name,
             role=role,
@@ -148,7 +162,8 @@ class Plan:
             fingerprint=self.fingerprints.get(probe, ""),
             code=self.code[candidate.name],
             data_seed=seed + (TUNING if role == "tuning" else 0),
-            lengths=experiment.lengths if role in ("evaluation", "noise") and probe is None else [],
+            lengths=[length for length in lengths if length not in left_out],
+            left_out=[length for length in lengths if length in left_out],
             device=self.device,
         )
 

@@ -1,7 +1,7 @@
 """What an experiment needs before anything is trained, and all that can be wrong until then."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,17 +9,17 @@ from typing import Any
 import torch
 
 from llamazoo.ablation.experiment import Experiment, check_vocabulary
-from llamazoo.ablation.isolation import sees_too_much
 from llamazoo.ablation.launch import Launcher, at_once, check_found_elsewhere, launcher_of
 from llamazoo.ablation.measure import reaches
 from llamazoo.ablation.outcomes import length_of
 from llamazoo.ablation.plan import Job, Plan
+from llamazoo.ablation.trial import tried
 from llamazoo.ablation.variants import BASE
 from llamazoo.build import build_model
 from llamazoo.data.config import open_data
 from llamazoo.data.example import DataSet
 from llamazoo.device import device_of, devices
-from llamazoo.errors import Problem, SpecError, UnsupportedError
+from llamazoo.errors import DataError, Problem, SpecError, UnsupportedError
 from llamazoo.registry import Registry
 from llamazoo.training.code import refuse_edited
 from llamazoo.training.fit import check_compiles
@@ -55,8 +55,9 @@ def prepare(
     """The plan and the data of an experiment, once all that can be checked has been.
 
     Raises UnsupportedError for a launcher or a device that there is not, for a model that cannot be compiled, and for parts that
-    other processes would not find; SpecError naming the variant, also one that sees what it has to predict; DataError; PluginError
-    for a part that was edited after it was imported.
+    other processes would not find; SpecError naming the variant, also one that sees what it has to predict, or fails outside training;
+    SpecError naming data that does not fit the length of examples; DataError; PluginError for a part that was edited after it was
+    imported.
     """
     found, where = launcher_of(launcher), _where(device, launcher)
     data = opened(experiment, cache)
@@ -65,10 +66,14 @@ def prepare(
         refuse_edited(shapes)
         for probe in (None, *experiment.probes):
             check_compiles(shapes, experiment.training_on(probe), repr(each.name))
-    plan = Plan(experiment, {name: each.fingerprint for name, each in data.items()}, where)
     _check_lengths(experiment)
+    _check_examples(experiment, data)
+    fingerprints = {name: each.fingerprint for name, each in data.items()}
+    plan = Plan(experiment, fingerprints, where)
+    left_out = _try_all(experiment, plan.all_jobs(), plan.candidates[0].spec.registry)
+    if left_out:
+        plan = Plan(experiment, fingerprints, where, left_out)
     jobs = tuple(plan.all_jobs())
-    _check_isolation(jobs, plan.candidates[0].spec.registry)
     if launcher != "sequential":
         check_found_elsewhere(jobs, tuple(parts))
     return Prepared(plan, data, found, plan.candidates[0].spec.registry, jobs, at_once(launcher, jobs, workers))
@@ -114,16 +119,32 @@ def _check_lengths(experiment: Experiment) -> None:
         raise SpecError(*problems)
 
 
-def _check_isolation(jobs: Sequence[Job], registry: Registry) -> None:
-    """Raise SpecError for variants that see what they must not: their loss would say nothing."""
-    first: dict[str, Job] = {}
-    for job in jobs:
-        if job.probe is None:
-            first.setdefault(job.variant, job)
-    seen = {name: told for name, job in first.items() if (told := sees_too_much(job, registry)) is not None}
+def _check_examples(experiment: Experiment, data: Mapping[str | None, DataSet]) -> None:
+    """Raise SpecError for data of which not one example can be made at the length that is trained."""
     problems = []
-    for name, told in seen.items():
-        where = (BASE,) if name == BASE else ("variants", name)
-        problems.append(Problem(where, f"cannot be compared: {told}; `llamazoo plugin check` says more"))
+    for name, found in data.items():
+        training = experiment.training_on(name)
+        try:
+            found.training(training.seq_len, 0), found.validation(training.seq_len)
+        except DataError as error:
+            field = "train" if training is experiment.train else "probe_train"
+            problems.append(Problem(("data",) if name is None else ("probes", name), f"{error} ({field}.seq_len is {training.seq_len})"))
     if problems:
         raise SpecError(*problems)
+
+
+def _try_all(experiment: Experiment, jobs: Sequence[Job], registry: Registry) -> dict[str, dict[int, str]]:
+    """At which lengths each variant is not measured, and why. Raises SpecError for variants that see what they must not.
+
+    A variant that fails, at a length that an outcome declares too, ends it; where none does, the length is left out of its figures.
+    """
+    declared = {length for outcome in experiment.outcomes if (length := length_of(outcome)) is not None}
+    found = {name: tried([job for job in jobs if job.variant == name], registry, declared) for name in {job.variant: None for job in jobs}}
+    problems = [
+        Problem((BASE,) if name == BASE else ("variants", name), f"cannot be compared: {each.sees}; `llamazoo plugin check` says more")
+        for name, each in found.items()
+        if each.sees is not None
+    ]
+    if problems:
+        raise SpecError(*problems)
+    return {name: each.too_long for name, each in found.items() if each.too_long}

@@ -70,8 +70,17 @@ def preview(plan: Plan, documents: int | None = None, data: Mapping[str, str | i
         jobs=sum(stage.jobs for stage in stages),
         tokens=sum(stage.tokens for stage in stages),
         flops=sum(stage.flops for stage in stages),
-        warnings=list(cautions(experiment.seeds, experiment.train.rates, noise=experiment.noise, off=off, documents=documents, data=data)),
+        warnings=[
+            *cautions(experiment.seeds, experiment.train.rates, noise=experiment.noise, off=off, documents=documents, data=data),
+            *_left_out(plan),
+        ],
     )
+
+
+def _left_out(plan: Plan) -> Iterator[str]:
+    for name, lengths in plan.left_out.items():
+        for length, why in lengths.items():
+            yield f"{name} fails at {length} times the trained length, where its loss will be missing: {why}"
 
 
 def _stages(plan: Plan, jobs: Iterable[Job]) -> Iterator[PreviewStage]:

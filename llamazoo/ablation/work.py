@@ -4,23 +4,27 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+import torch
+from pydantic import BaseModel, ConfigDict
 
 from llamazoo.ablation.environment import machine
 from llamazoo.ablation.fresh import as_usual, fresh_model
 from llamazoo.ablation.measure import Memory, decode_tokens_per_second, losses_at
-from llamazoo.ablation.outcomes import on_probe
+from llamazoo.ablation.outcomes import at_length, on_probe
 from llamazoo.ablation.plan import Job
 from llamazoo.ablation.results import CurvePoint, Outcome, Run
+from llamazoo.data.config import PROBES, SOURCES
 from llamazoo.data.example import DataSet
-from llamazoo.errors import DivergedError, TrainingError
+from llamazoo.errors import DivergedError, SaveError, TrainingError
 from llamazoo.registry import Registry
 from llamazoo.training.claim import claimed
 from llamazoo.training.loop import train
 from llamazoo.training.pinned import pinned
+from llamazoo.training.sealed import sealed, unsealed
+from llamazoo.training.stopping import staying
 from llamazoo.training.watch import Watcher
 
-__all__ = ["Done", "RunTiming", "done", "perform", "run_of"]
+__all__ = ["Done", "RunTiming", "called", "done", "perform", "run_of"]
 
 RESULT = "result.json"
 
@@ -54,35 +58,61 @@ class Done(BaseModel):
 
 
 def done(job: Job, folder: Path) -> Done | None:
-    """The figures of a run that is through, or None. Raises TrainingError if they cannot be read."""
+    """The figures of a run that is through, or None. Raises TrainingError if they cannot be read, or are not those of this run."""
     file = folder / job.key / RESULT
-    if not file.is_file():
+    if not file.exists():
         return None
+    again = "remove it, and the run is done again"
     try:
-        found = Done.model_validate_json(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, ValidationError) as error:
-        raise TrainingError(f"{file}: is damaged ({str(error).splitlines()[0]}); remove it, and the run is done again") from None
+        found = unsealed(file.read_bytes(), Done)
+    except OSError as error:
+        raise TrainingError(f"{file}: cannot be read ({error.strerror or error}); {again}") from None
+    except ValueError as error:
+        raise TrainingError(f"{file}: is damaged ({error}); {again}") from None
     if found.key != job.key:
         raise TrainingError(f"{file}: belongs to the run {found.key}; remove it, and this run is done again")
+    wrong = _unlike(found, job)
+    if wrong is not None:
+        raise TrainingError(f"{file}: is not what this run measures ({wrong}); {again}")
     return found
+
+
+def _unlike(found: Done, job: Job) -> str | None:
+    """In what a result is not one of this job, or None."""
+    wanted = _measured(job, diverged=found.diverged is not None)
+    if found.outcomes.keys() != wanted:
+        return f"it has the outcomes {', '.join(found.outcomes) or 'none'}, due are {', '.join(sorted(wanted))}"
+    if found.diverged is not None and any(value is not None for value in found.outcomes.values()):
+        return "it diverged, and has figures all the same"
+    if found.diverged is None and (found.outcomes["loss"] is None or not found.curve):
+        return "it did not diverge, and has no loss"
+    return None
+
+
+def _measured(job: Job, *, diverged: bool) -> set[Outcome]:
+    """The outcomes that a run of a job has."""
+    right = SOURCES[job.data["source"]] in PROBES
+    longer = () if diverged else (at_length(length) for length in (*job.lengths, *job.left_out))
+    return {"loss", *(("accuracy",) if right else ()), *longer}
 
 
 def perform(job: Job, folder: Path, data: DataSet, *, registry: Registry | None = None, watchers: Sequence[Watcher] = ()) -> Done:
     """Train, measure, and leave the figures under the job's key in `folder`; a run that was interrupted goes on where it was.
 
-    An error, be it of a stranger's part, carries a note that says in which run it came.
+    An error, be it of a stranger's part, carries a note that says in which run it came; to end the program is an error of a part.
     """
     try:
-        with as_usual():
+        with as_usual(), staying():
             return _kept(job, folder, data, registry, watchers)
     except Exception as error:
-        error.add_note(f"in the run of {job.variant!r}: {_told(job)}")
+        error.add_note(f"in {called(job)}")
         raise
 
 
-def _told(job: Job) -> str:
+def called(job: Job) -> str:
+    """A run in words: its variant, role, seed and learning rate."""
     role = job.role if job.probe is None else f"{job.role} on {job.probe}"
-    return f"{role}, seed {job.seed}, learning rate {job.recipe.lr:g}"
+    return f"the run of {job.variant!r}: {role}, seed {job.seed}, learning rate {job.recipe.lr:g}"
 
 
 def _kept(job: Job, folder: Path, data: DataSet, registry: Registry | None, watchers: Sequence[Watcher]) -> Done:
@@ -93,14 +123,18 @@ def _kept(job: Job, folder: Path, data: DataSet, registry: Registry | None, watc
             return found
         found = _performed(job, place, data, registry, watchers)
         draft = place / f".{RESULT}"
-        draft.write_text(found.model_dump_json(indent=1), encoding="utf-8")
-        draft.replace(place / RESULT)
+        try:
+            draft.write_text(sealed(found), encoding="utf-8")
+            draft.replace(place / RESULT)
+        except OSError as error:
+            raise SaveError(f"{place / RESULT}: {error.strerror or error}; nothing was saved") from None
         shutil.rmtree(place / "checkpoints", ignore_errors=True)
         return found
 
 
 def _performed(job: Job, place: Path, data: DataSet, registry: Registry | None, watchers: Sequence[Watcher]) -> Done:
-    model = fresh_model(job, registry)
+    with pinned(job.recipe, torch.device(job.device), job.data_seed):  # for parts that draw first values from elsewhere than they should
+        model = fresh_model(job, registry)
     memory = Memory(model.device)
     diverged = None
     try:
@@ -113,7 +147,7 @@ def _performed(job: Job, place: Path, data: DataSet, registry: Registry | None, 
     if diverged is None:
         outcomes = {"loss": points[-1].loss, **({"accuracy": points[-1].accuracy} if data.accuracy else {})}
         with pinned(job.recipe, model.device, job.data_seed):
-            outcomes |= losses_at(model, data, job.recipe, job.lengths)
+            outcomes |= losses_at(model, data, job.recipe, job.lengths) | {at_length(length): None for length in job.left_out}
             speed = decode_tokens_per_second(model, job.recipe.seq_len)
     return Done(
         key=job.key,
