@@ -55,9 +55,9 @@ def prepare(
     """The plan and the data of an experiment, once all that can be checked has been.
 
     Raises UnsupportedError for a launcher or a device that there is not, for a model that cannot be compiled, and for parts that
-    other processes would not find; SpecError naming the variant, also one that sees what it has to predict, or fails outside training;
-    SpecError naming data that does not fit the length of examples; DataError; PluginError for a part that was edited after it was
-    imported.
+    other processes would not find; SpecError naming the variant, also one that sees what it has to predict, and naming data that does
+    not fit the length of examples; DataError; PluginError for a part that was edited after it was imported. An error of a part, in
+    evaluation, in decoding or at a length that an outcome declares, has a note that names its variant.
     """
     found, where = launcher_of(launcher), _where(device, launcher)
     data = opened(experiment, cache)
