@@ -659,6 +659,7 @@ SMALL = {
     "data": {"source": "induction", "vocab_size": 24, "length": 8, "span": 3, "spans": 2},
     "train": {"tokens": 512, "batch_tokens": 128, "seq_len": 16, "lr": 0.003, "evaluate_tokens": 256},
     "seeds": 2,
+    "lengths": [1],
 }
 
 

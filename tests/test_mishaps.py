@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from pydantic import BaseModel, ConfigDict
+from small_texts import small_texts
 from typer.testing import CliRunner
 
 from llamazoo.ablation import run
@@ -72,10 +73,7 @@ def norm(folder: Path, does: str) -> Path:
 
 def of_text(folder: Path) -> dict[str, Any]:
     """The experiment on texts, of which there are longer ones than are trained on."""
-    lines = [json.dumps({"text": f"{number} times {number} is {number * number}; " * 5}) for number in range(60)]
-    (folder / "texts.jsonl").write_text("\n".join(lines))
-    data = {"source": "files", "paths": [str(folder / "texts.jsonl")], "tokenizer": "bytes", "validation": 0.2}
-    return {**EXPERIMENT, "base": {**BASE, "vocab_size": 256}, "data": data}
+    return {**EXPERIMENT, "base": {**BASE, "vocab_size": 256}, "data": small_texts(folder)}
 
 
 def asked(folder: Path, does: str, experiment: dict[str, Any] = EXPERIMENT) -> Any:

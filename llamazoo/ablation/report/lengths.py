@@ -72,7 +72,7 @@ def _missing(members: list[Member], factors: list[float]) -> list[str]:
         if lacking:
             told.append(
                 f"{member.label} has no loss at {' and '.join(f'{f:g}×' for f in lacking)} the trained length: "
-                "it cannot be built for that, or the loss is not finite."
+                "it cannot be built for that, or fails there, or the loss is not finite."
             )
     return told
 
