@@ -302,3 +302,15 @@ def test_a_variant_that_diverges_is_unstable_and_the_others_are_compared(tmp_pat
     assert [each.diverged is not None for each in wild.runs] == [True, True]
     assert wild.comparisons[0].verdict == "unstable"
     assert results.variant("layernorm").comparisons[0].verdict != "unstable"
+
+
+def test_seeds_that_were_added_are_a_second_look_and_said_to_be_one(tmp_path: Path) -> None:
+    first = run(SHORT, tmp_path)
+    assert run(SHORT, tmp_path).earlier == first.earlier == []
+    more = run({**SHORT, "seeds": 3}, tmp_path)
+    assert more.earlier == [2]
+    assert any(told.startswith("a second look: these runs were compared before with 2 of the 3 seeds") for told in more.warnings)
+    again = run({**SHORT, "seeds": 3}, tmp_path)
+    assert again == more
+    assert run({**SHORT, "seeds": 4}, tmp_path).earlier == [2, 3]
+    assert run({**SHORT, "seeds": 3, "first_seed": 5}, tmp_path).earlier == []

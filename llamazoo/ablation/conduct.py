@@ -16,6 +16,7 @@ from llamazoo.ablation.facts import facts_of
 from llamazoo.ablation.findings import Paired
 from llamazoo.ablation.guessing import guessing
 from llamazoo.ablation.launch import Launch
+from llamazoo.ablation.looks import earlier_looks
 from llamazoo.ablation.outcomes import probe_of
 from llamazoo.ablation.paired import noise_floor
 from llamazoo.ablation.plan import Choice, Job, choose
@@ -101,7 +102,7 @@ def run(
     chosen = choose(read, tuned.runs)
     final = through(plan.final_jobs({name: choice.by_seed for name, choice in chosen.items()}))
     told = environment_of(plan.candidates, [*tuned.machines, *final.machines])
-    results = _results(read, ready, chosen, final.runs, told)
+    results = _results(read, ready, chosen, final.runs, told, place / RESULTS)
     timings = timings_of([*tuned.timings, *final.timings], plan.candidates)
     _write(place, results, timings)
     write_report(results, timings, place)
@@ -114,6 +115,7 @@ def _results(
     chosen: Mapping[str, Choice],
     runs: Sequence[Run],
     environment: dict[str, str],
+    before: Path,
 ) -> Results:
     noise = _noise(experiment, runs)
     candidates, guesses = ready.plan.candidates, guessing(experiment, ready.data)
@@ -147,6 +149,7 @@ def _results(
         effects=list(_effects(experiment, candidates, runs)),
         guessing=guesses,
     )
+    found = found.model_copy(update={"earlier": earlier_looks(before, found)})
     return found.model_copy(update={"warnings": list(warnings(found))})
 
 

@@ -229,6 +229,8 @@ class Results(Record):
     effects: list[Effect] = []
     guessing: dict[Outcome, Guessing] = {}
     """Of each declared accuracy whose data say what chance is."""
+    earlier: list[int] = []
+    """With how many seeds these runs were compared before, in this folder, when some of them were not there yet."""
     warnings: list[str] = []
     """What a reader must not overlook, as it stands in the report."""
 

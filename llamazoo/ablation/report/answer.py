@@ -137,6 +137,12 @@ def warnings(results: Results) -> Iterator[str]:
     seeds, documents = len(evaluations(results.variant(results.base))), results.data.get(EVALUATED_DOCUMENTS)
     known = documents if isinstance(documents, int) else None
     yield from cautions(seeds, rates, noise=results.noise is not None, off=off, documents=known, data=results.data)
+    if results.earlier:
+        times = " and ".join(map(str, results.earlier))
+        yield (
+            f"a second look: these runs were compared before with {times} of the {seeds} seeds, and who adds seeds until a difference "
+            "shows will find one more often than alpha says; run all seeds fresh (first_seed, and another --out)"
+        )
 
 
 def _divided(results: Results, outcome: Outcome) -> Iterator[str]:
