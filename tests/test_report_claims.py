@@ -136,7 +136,7 @@ def test_guessing_is_counted_on_the_answers_of_an_evaluation() -> None:
     data = opened(experiment)
     (found,) = guessing(experiment, data).values()
     examples = data["recall"].validation(16)
-    assert (found.chance, found.answers) == (1 / 8, sum(int((examples[i].targets != IGNORED).sum()) for i in range(80 // 16)))
+    assert (found.chance, found.answers) == (1 / 2, sum(int((examples[i].targets != IGNORED).sum()) for i in range(80 // 16)))
     assert found.answers == 5 * 2 * 2
     assert [found.reaches([share]) for share in (0.0, found.chance, found.most, found.most + 1e-9)] == [True, True, True, False]
     assert not found.reaches([])
@@ -158,8 +158,8 @@ def test_an_experiment_in_which_nobody_learned_says_so_in_its_results_and_on_the
     results = Results.model_validate_json((tmp_path / "out" / "results.json").read_text())
     remedy = "train longer, or make the probe easier"
     (accuracy,) = (c for c in results.variant("layernorm").comparisons if c.outcome == "accuracy")
-    assert accuracy.sentence.endswith(f"; neither is above chance (0.0417): {remedy}")
-    told = f"accuracy: base and layernorm are not above chance (0.0417), so it does not tell them apart: {remedy}"
+    assert accuracy.sentence.endswith(f"; neither is above chance (0.167): {remedy}")
+    told = f"accuracy: base and layernorm are not above chance (0.167), so it does not tell them apart: {remedy}"
     assert results.warnings == list(warnings(results))
     assert told in results.warnings
     assert f"note: {told}" in done.stdout
