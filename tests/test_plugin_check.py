@@ -336,7 +336,7 @@ USAGE = {
     ("broken-plugin",): "broken-plugin cannot be checked: broken-plugin 1.0 (broken = out_of_order): RuntimeError: out of order",
     ("no-plugin",): "no-plugin: offers nothing that could be checked; a plugin has an entry point in the group llamazoo",
     ("only-rules", "--kind", "norm"): "only-rules: offers rules only-rules, and nothing else",
-    ("absent.py",): "absent.py: is no Python file",
+    ("absent.py",): "absent.py: there is no such file",
 }
 
 
