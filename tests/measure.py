@@ -200,18 +200,19 @@ def killed(folder: str, launcher: str = "processes", kills: str = "10") -> None:
     """An experiment that is killed at random moments, alone or with its workers, against one that is not."""
     program = str(Path(__file__).parent / "programs" / "ablate.py")
     draw = random.Random(0)
+    given = json.dumps({**SMALL, "train": {**SMALL["train"], "tokens": 262_144}})  # so that kills come while something is done
     begun = time.monotonic()
-    subprocess.run([sys.executable, program, json.dumps(SMALL), f"{folder}/straight", launcher], check=True)
+    subprocess.run([sys.executable, program, given, f"{folder}/straight", launcher], check=True)
     took = time.monotonic() - begun
     for number in range(int(kills)):
-        child = subprocess.Popen([sys.executable, program, json.dumps(SMALL), f"{folder}/killed", launcher], start_new_session=True)
-        time.sleep(draw.uniform(0.1, 0.4) * took)
+        child = subprocess.Popen([sys.executable, program, given, f"{folder}/killed", launcher], start_new_session=True)
+        time.sleep(draw.uniform(0.1, 0.3) * took)
         done = child.poll() is not None
         (os.killpg if number % 2 else os.kill)(child.pid, signal.SIGKILL)
         child.wait()
         through = len(list(Path(folder, "killed", "runs").glob("*/result.json")))
         print(f"killed {'after its end' if done else 'at work'}, {through} runs through", flush=True)
-    subprocess.run([sys.executable, program, json.dumps(SMALL), f"{folder}/killed", launcher], check=True)
+    subprocess.run([sys.executable, program, given, f"{folder}/killed", launcher], check=True)
     ours, theirs = (Path(folder, name, "results.json").read_bytes() for name in ("straight", "killed"))
     print("equal, byte for byte" if ours == theirs else "NOT EQUAL")
 
