@@ -206,7 +206,7 @@ def killed(folder: str, launcher: str = "processes", kills: str = "10") -> None:
     took = time.monotonic() - begun
     for number in range(int(kills)):
         child = subprocess.Popen([sys.executable, program, given, f"{folder}/killed", launcher], start_new_session=True)
-        time.sleep(draw.uniform(0.1, 0.3) * took)
+        time.sleep(draw.uniform(0.1, 0.6) * took)
         done = child.poll() is not None
         (os.killpg if number % 2 else os.kill)(child.pid, signal.SIGKILL)
         child.wait()
