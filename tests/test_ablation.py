@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_experiment import BASE
 
 import llamazoo
 from llamazoo.ablation import Heard, run
@@ -24,7 +25,6 @@ from llamazoo.ablation.results import Results
 from llamazoo.errors import SpecError, TrainingError, UnsupportedError
 
 PROGRAM = Path(__file__).parent / "programs" / "ablate.py"
-BASE = {"extends": "llama-tiny", "vocab_size": 32, "dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 32, "max_seq_len": 32}
 EXPERIMENT: dict[str, Any] = {
     "name": "small",
     "base": BASE,

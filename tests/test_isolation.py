@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from small_experiment import BASE
 from torch import Tensor
 from torch.nn import Parameter
 
@@ -15,7 +16,6 @@ from llamazoo.ablation.plan import Plan
 from llamazoo.ablation.trial import tried
 from llamazoo.errors import SpecError
 
-BASE = {"extends": "llama-tiny", "vocab_size": 32, "dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 32, "max_seq_len": 32}
 EXPERIMENT: dict[str, Any] = {
     "name": "isolation",
     "base": BASE,

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_texts import small_texts
+from small_experiment import BASE, EXPERIMENT, of_text
 from typer.testing import CliRunner
 
 import llamazoo
@@ -35,17 +35,6 @@ from llamazoo.training.optimizer import Updater
 from llamazoo.training.sealed import sealed, unsealed
 
 PROGRAM = Path(__file__).parent / "programs" / "ablate.py"
-BASE = {"extends": "llama-tiny", "vocab_size": 32, "dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 32, "max_seq_len": 32}
-EXPERIMENT: dict[str, Any] = {
-    "name": "small",
-    "base": BASE,
-    "variants": {"mine": {"norm": "mine"}},
-    "match": "none",
-    "data": {"source": "induction", "vocab_size": 24, "length": 8, "span": 3, "spans": 2},
-    "train": {"tokens": 512, "batch_tokens": 128, "seq_len": 16, "lr": 0.003, "evaluate_tokens": 256},
-    "seeds": 1,
-    "noise": False,
-}
 NORM = "import torch\nimport llamazoo\n\n\nclass Mine(llamazoo.Norm):\n    name = 'mine'\n\n    def forward(self, x):\n        return {}\n"
 
 
@@ -54,11 +43,6 @@ def norm(folder: Path, returned: str, before: str = "") -> Path:
     file = folder / "my_norm.py"
     file.write_text(before + NORM.format(returned))
     return file
-
-
-def of_text(folder: Path, **changes: Any) -> dict[str, Any]:
-    """The experiment on texts, of which there are longer ones than are trained on."""
-    return {**EXPERIMENT, "base": {**BASE, "vocab_size": 256}, "data": small_texts(folder), **changes}
 
 
 def jobs_of(experiment: dict[str, Any], registry: llamazoo.Registry) -> list[Job]:
