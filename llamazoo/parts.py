@@ -57,7 +57,8 @@ class _AsItStands(SourceFileLoader):
 def _module(path: Path, name: str) -> ModuleType:
     if not path.exists():
         raise PluginError(f"{path}: there is no such file; --parts takes a Python file that defines components")
-    spec = importlib.util.spec_from_file_location(name, path, loader=_AsItStands(name, str(path)))
+    place = str(path.absolute())  # what tracebacks call it, wherever the program is by then
+    spec = importlib.util.spec_from_file_location(name, place, loader=_AsItStands(name, place))
     if spec is None or spec.loader is None or path.suffix not in SOURCE_SUFFIXES or not path.is_file():
         raise PluginError(f"{path}: is no Python file; --parts takes one that defines components")
     try:
@@ -72,7 +73,7 @@ def _module(path: Path, name: str) -> ModuleType:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[name]
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == place]
         where = f"line {lines[-1]}: " if lines else ""
         raise PluginError(f"{path}: {where}{type(error).__name__}: {error}") from error
     _executed[name] = known

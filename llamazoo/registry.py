@@ -259,7 +259,8 @@ class Registry:
         near = nearest(name, known)
         message = f"no {what} named {shown(name)}; {near}known: {', '.join(known) or 'none'}"
         if what in self._components and not near and not slash:
-            message += f"; a {what} of your own comes with --parts FILE (in Python, a registry that has it), another one with its plugin"
+            one = f"{'an' if what[0] in 'aeiou' else 'a'} {what}"
+            message += f"; {one} of your own comes with --parts FILE (in Python, a registry that has it), another one with its plugin"
         return "\n  ".join([message, *lines])
 
     def _copy(self) -> "Registry":

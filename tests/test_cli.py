@@ -826,6 +826,7 @@ def test_a_parts_file_that_is_none_is_an_error(tmp_path: Path) -> None:
 
 def test_a_part_that_is_unknown_and_like_no_other_may_be_in_a_file_or_a_plugin() -> None:
     hint = "a feed_forward of your own comes with --parts FILE"
+    assert "; an attention of your own comes" in fail("show", "llama-tiny", "--set", "attention=something")
     assert hint in fail("show", "llama-tiny", "--set", "feed_forward=maxout")
     assert hint not in fail("show", "llama-tiny", "--set", "feed_forward=gatd")
     assert "--parts" not in fail("show", "llama-tiny", "--set", "feed_forward=llamazoo-other/maxout")

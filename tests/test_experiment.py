@@ -108,9 +108,10 @@ class Broken(llamazoo.Norm):
         return x
 
 
-def test_a_variant_whose_part_cannot_be_built_is_named() -> None:
+def test_a_variant_whose_part_cannot_be_built_is_named_with_the_line() -> None:
     registry = llamazoo.default_registry().extended(Broken)
-    with pytest.raises(llamazoo.LlamazooError, match=r"variants\.broken: cannot be built: KeyError: 'no such\\x1b device'"):
+    told = r"variants\.broken: cannot be built: KeyError: 'no such\\x1b device' \(at .*test_experiment.py:\d+, in __init__\); `llamazoo"
+    with pytest.raises(llamazoo.LlamazooError, match=told):
         read_experiment({**EXPERIMENT, "variants": {"broken": {"norm": "broken_norm"}}}, registry)
 
 
@@ -522,6 +523,24 @@ def test_the_preview_counts_what_the_plan_holds() -> None:
     assert found.warnings == []
 
 
+def test_an_override_empties_a_map_of_the_file_or_takes_one_out() -> None:
+    probe = {"source": "induction", "vocab_size": 24, "length": 8, "span": 3, "spans": 2}
+    both = {"norms": {"norm": "layernorm"}, "none": {"position": "none", "final_norm": {"type": "layernorm"}}}
+    given = {
+        **EXPERIMENT,
+        "variants": both,
+        "probes": {"one": probe, "two": {**probe, "spans": 1}},
+        "probe_train": {**EXPERIMENT["train"], "lr": 1e-3},
+    }
+    fewer = read_experiment(given, overrides={"probes.one": None, "variants.norms": None})
+    assert list(fewer.probes) == ["two"]
+    assert list(fewer.variants) == ["none"]
+    assert read_experiment(given, overrides={"probes": {}, "probe_train": None}).probes == {}
+    assert read_experiment(given, overrides={"probes": None, "probe_train": None}).probes == {}
+    kept = read_experiment(given, overrides={"variants.none.final_norm": None, "base.norm": {}})
+    assert kept.variants["none"] == {"position": "none", "final_norm": None}
+
+
 def test_the_preview_warns_of_what_the_results_cannot_say() -> None:
     found = preview(plan(read({"seeds": 2, "noise": False, "match": "none", "train": {"lr": 1e-3}}))).warnings
     assert [warning.split(" ")[0] for warning in found] == ["with", "one", "without", "sizes"]
@@ -533,7 +552,7 @@ def test_few_documents_that_a_loss_is_measured_on_are_warned_of_and_ten_are_not(
     assert preview(made, 10).warnings == preview(made).warnings == []
     (few,) = preview(made, 9).warnings
     assert few.startswith("the loss is measured on 9 held-out documents: a difference may be theirs alone; give more data")
-    assert "on 1 held-out document:" in preview(made, 1).warnings[0]
+    assert "on 1 held-out document: a difference may be its alone;" in preview(made, 1).warnings[0]
 
 
 @pytest.mark.parametrize(

@@ -407,3 +407,26 @@ def test_two_processes_find_a_mark_that_is_missing(tmp_path: Path, monkeypatch: 
     llamazoo.default_registry.cache_clear()
     for name in ("splits", "processes"):
         assert any("the gradient of blocks.0.feed_forward.gain" in failure["done"] for failure in found[name]["failures"]), name
+
+
+FAILING = '''
+import torch
+import llamazoo
+
+
+class Mine(llamazoo.Norm):
+    """Fails within torch."""
+
+    name = "mine"
+
+    def forward(self, x):
+        return torch.nn.functional.linear(x, torch.ones(3, 3))
+'''
+
+
+def test_a_fault_is_where_the_parts_file_has_it_however_the_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.py").write_text(FAILING)
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["plugin", "check", "mine.py"])
+    assert done.exit_code == 1
+    assert f"raised at {tmp_path / 'mine.py'}:12, in forward" in done.stdout

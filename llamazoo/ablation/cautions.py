@@ -42,8 +42,9 @@ def cautions(
     if not noise:
         yield "without noise runs it is not known what two runs of the base differ by"
     if documents is not None and documents < FEWEST_DOCUMENTS:
+        these, whose = ("1 held-out document", "its") if documents == 1 else (f"{documents} held-out documents", "theirs")
         yield (
-            f"the loss is measured on {documents} held-out document{'s' * (documents != 1)}: a difference may be theirs alone; "
+            f"the loss is measured on {these}: a difference may be {whose} alone; "
             f"give more data, or hold out a larger share (validation), for {FEWEST_DOCUMENTS} or more"
         )
     told = ", ".join(f"{name} {share:+.1%}" for name, share in off.items() if abs(share) > TOLERANCE)

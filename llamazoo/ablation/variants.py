@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from llamazoo.ablation.match import Measure, match
 from llamazoo.ablation.results import Costs, FieldDifference, Matched
+from llamazoo.contract.blame import failed_at
 from llamazoo.cost import describe
 from llamazoo.discovery import told
 from llamazoo.errors import LlamazooError, Problem, SpecError
@@ -106,7 +107,8 @@ def _attempt(make: Callable[[], Any]) -> tuple[Any, list[str]]:
     except LlamazooError as error:
         return None, [str(error)]
     except Exception as error:
-        return None, [f"cannot be built: {told(error)}"]
+        at = failed_at(error)
+        return None, [f"cannot be built: {told(error)}{f' (at {at})' if at else ''}; `llamazoo plugin check` looks closer at a part"]
 
 
 def _spelt(base: ArchitectureSpec, change: Change) -> str | None:

@@ -90,9 +90,10 @@ def _effects(results: Results, out: Console) -> None:
         return
     empty = {i for i in range(len(told.head)) if all(row[i].text == NOTHING for row in told.rows)}
     shown = [i for i in range(len(told.head)) if i not in empty]
-    grid = table(*(told.head[i] for i in shown), right=[told.head[i] for i in shown if i not in told.words])
+    heads = [told.head[i].replace(", by outcome", "") for i in range(len(told.head))]  # a terminal is narrow
+    grid = table(*(heads[i] for i in shown), right=[heads[i] for i in shown if i not in told.words])
     for row in told.rows:
-        grid.add_row(*(visible(row[i].text.replace(MINUS, "-")) for i in shown))
+        grid.add_row(*(visible(row[i].text.replace(MINUS, "-").replace("=", " = ")) for i in shown))  # so that lines break between words
     out.print()
     out.print(grid)
 

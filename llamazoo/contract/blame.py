@@ -1,10 +1,11 @@
-"""Where in a traceback the code of a part begins."""
+"""Where in a traceback the code of a part begins, and where it was when something failed."""
 
+import traceback as reading
 from types import FrameType, TracebackType
 
 from llamazoo.contract.component import Component
 
-__all__ = ["within_part"]
+__all__ = ["failed_at", "within_part"]
 
 AROUND = ("llamazoo", "torch")  # which call a part, and which a part calls
 
@@ -14,6 +15,17 @@ def within_part(traceback: TracebackType | None) -> TracebackType | None:
     while traceback is not None and not _is_of_part(traceback.tb_frame):
         traceback = traceback.tb_next
     return traceback
+
+
+def failed_at(error: BaseException) -> str | None:
+    """The last line of a part from elsewhere than llamazoo that an error went through, "norm.py:12, in forward"; None if there is none."""
+    found = within_part(error.__traceback__)
+    own = [frame for frame, _ in reading.walk_tb(found) if _is_foreign(str(frame.f_globals.get("__name__")))]
+    return f"{own[-1].f_code.co_filename}:{_line(found, own[-1])}, in {own[-1].f_code.co_name}" if own else None
+
+
+def _line(traceback: TracebackType | None, frame: FrameType) -> int:
+    return next(line for each, line in reading.walk_tb(traceback) if each is frame)
 
 
 def _is_of_part(frame: FrameType) -> bool:

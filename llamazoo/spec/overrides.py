@@ -21,14 +21,31 @@ def changed(data: Mapping[str, Any], overrides: Mapping[str, Any], spec: str, ch
     """Overrides over a file that has a spec in the field `spec`, and in `changes` maps of changes to it by name, none of them read yet.
 
     There they merge as under `extends`: a name is the map that it stands for, so that to set what is within a part, or a model, keeps
-    which one it is. Raises SpecError for an override of what is within any other value.
+    which one it is. Elsewhere `{}` empties a map of the file and null takes it out. Raises SpecError for an override of what is within
+    any other value.
     """
-    change = _nested(((_steps(key, data), value) for key, value in _checked(overrides).items()), spec)
+    given = [(_steps(key, data), value) for key, value in _checked(overrides).items()]
+    change = _nested(given, spec)
     if isinstance(overrides.get(spec), str):  # another model, not a change to what stands there
         data = {name: value for name, value in data.items() if name != spec}
     opened = _opened(data, change, (), spec, changes)
     merged: dict[str, Any] = merge(opened, change)
+    for path, value in given:
+        if value in (None, {}) and path[0] != spec and not (path[0] == changes and len(path) > 2):
+            _emptied(merged, data, path, value)
     return merged
+
+
+def _emptied(merged: dict[str, Any], written: Any, path: Path, value: Any) -> None:
+    """Where the file has a map at a path, nothing of it stays: nor its name, if the value is null."""
+    *outer, last = path
+    for name in outer:
+        merged, written = merged[name], written.get(name) if isinstance(written, Mapping) else None
+    if isinstance(written, Mapping) and isinstance(written.get(last), Mapping):
+        if value is None:
+            del merged[last]
+        else:
+            merged[last] = {}
 
 
 def _checked(overrides: Mapping[str, Any]) -> Mapping[str, Any]:

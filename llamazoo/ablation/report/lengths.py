@@ -43,7 +43,10 @@ def lengths(results: Results) -> Chart | None:
     ticks = tuple((math.log2(f), f"{f:g}×") for f in factors)
     x_axis = Axis(f"length of the text, in trained lengths{_trained(results)}", left, right, ticks)
     panel = Panel("", x_axis, axis("validation loss, nats a token", low, high), tuple(marks))
-    caption = "Loss on texts longer than any that was trained on: mean over seeds. Bands: from the lowest to the highest seed."
+    caption = (
+        "Loss at the trained length and on longer texts: mean over seeds. Bands: from the lowest to the highest seed. "
+        "Each length is read in examples of its own, so compare models at a length, not lengths with each other."
+    )
     return Chart("lengths", "Longer texts", caption, (Row(height, (panel,), 1),), right=184, notes=tuple(_missing(members, factors)))
 
 
