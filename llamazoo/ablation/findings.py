@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from statsmodels.stats.multitest import multipletests
-
 from llamazoo.ablation.paired import PairedTest, noise_floor, paired_test
 from llamazoo.ablation.results import Outcome
 from llamazoo.errors import Problem, SpecError
+from llamazoo.extras import expected, optional
 
 __all__ = ["Finding", "Paired", "findings", "holm"]
+
+expected("statsmodels", "ablation")
 
 
 @dataclass(frozen=True)
@@ -123,4 +124,7 @@ def findings(pairs: Sequence[Paired], *, alpha: float = 0.05) -> list[Finding]:
 
 def holm(ps: Sequence[float]) -> list[float]:
     """Holm's adjusted p-values, in the order given."""
-    return [float(p) for p in multipletests(ps, method="holm")[1]] if len(ps) > 1 else list(ps)  # alone there is nothing to correct
+    if len(ps) < 2:
+        return list(ps)  # alone there is nothing to correct
+    corrected = optional("statsmodels.stats.multitest", "ablation").multipletests(ps, method="holm")[1]
+    return [float(p) for p in corrected]

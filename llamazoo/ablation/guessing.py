@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator, Mapping
 
-from scipy import stats
-
 from llamazoo.ablation.experiment import Experiment
 from llamazoo.ablation.facts import evaluated_of
 from llamazoo.ablation.outcomes import probe_of, sort_of
 from llamazoo.ablation.results import Guessing, Outcome
 from llamazoo.data.example import DataSet
+from llamazoo.extras import optional
 
 __all__ = ["guessing"]
 
@@ -26,4 +25,5 @@ def _guessing(experiment: Experiment, data: Mapping[str | None, DataSet]) -> Ite
         chance = data[probe].facts().get("chance") if sort_of(outcome) == "accuracy" else None
         if isinstance(chance, float) and 0 <= chance <= 1:
             answers = evaluated_of(experiment, data, probe).tokens
-            yield outcome, Guessing(chance=chance, answers=answers, most=float(stats.binom.isf(LUCK, answers, chance)) / answers)
+            most = optional("scipy.stats", "ablation").binom.isf(LUCK, answers, chance)
+            yield outcome, Guessing(chance=chance, answers=answers, most=float(most) / answers)
