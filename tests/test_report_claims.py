@@ -229,7 +229,7 @@ def test_the_terminal_tells_what_factors_do_and_what_two_do_together(tmp_path: P
     results = Results.model_validate_json((tmp_path / "out" / "results.json").read_text())
     lines = done.stdout.splitlines()
     for each in results.effects:
-        name = " × ".join(f"{factor}={choice}" for factor, choice in zip(each.factors, each.choices, strict=True))
+        name = " × ".join(f"{factor} = {choice}" for factor, choice in zip(each.factors, each.choices, strict=True))
         told = [name, " × ".join(each.against), f"{each.estimate:+.{3 if each.outcome == 'accuracy' else 4}f}"]
         assert any(line.startswith(f"{name} ") and all(word in line for word in told) for line in lines), name
     assert "cannot be told from" not in done.stdout, "a column in which nothing stands"
