@@ -208,8 +208,9 @@ def killed(folder: str, launcher: str = "processes", kills: str = "10") -> None:
     done = begun_anew = 0
 
     def ended(place: str) -> None:
-        same = (Path(place) / "results.json").read_bytes() == straight
-        print("through: " + ("equal, byte for byte" if same else "NOT EQUAL"), flush=True)
+        if (Path(place) / "results.json").read_bytes() != straight:
+            raise SystemExit(f"{place}: results.json is NOT EQUAL to that of {folder}/straight")
+        print("through: equal, byte for byte", flush=True)
 
     while done < int(kills):
         place = f"{folder}/killed-{begun_anew}"

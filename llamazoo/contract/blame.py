@@ -19,13 +19,11 @@ def within_part(traceback: TracebackType | None) -> TracebackType | None:
 
 def failed_at(error: BaseException) -> str | None:
     """The last line of a part from elsewhere than llamazoo that an error went through, "norm.py:12, in forward"; None if there is none."""
-    found = within_part(error.__traceback__)
-    own = [frame for frame, _ in reading.walk_tb(found) if _is_foreign(str(frame.f_globals.get("__name__")))]
-    return f"{own[-1].f_code.co_filename}:{_line(found, own[-1])}, in {own[-1].f_code.co_name}" if own else None
-
-
-def _line(traceback: TracebackType | None, frame: FrameType) -> int:
-    return next(line for each, line in reading.walk_tb(traceback) if each is frame)
+    found = None
+    for frame, line in reading.walk_tb(within_part(error.__traceback__)):
+        if _is_foreign(str(frame.f_globals.get("__name__"))):
+            found = f"{frame.f_code.co_filename}:{line}, in {frame.f_code.co_name}"
+    return found
 
 
 def _is_of_part(frame: FrameType) -> bool:
